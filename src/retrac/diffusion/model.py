@@ -1,0 +1,93 @@
+"""Networks: built from a configuration, or loaded from diffusers' own files."""
+
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DModel
+from torch import nn
+
+from retrac.diffusion.config import ModelConfig
+from retrac.errors import RetracError
+
+
+def build_unet(config: ModelConfig, shape: tuple[int, int, int], seed: int) -> UNet2DModel:
+    """Build a U-Net for images of shape (C, H, W), with weights drawn from `seed`.
+
+    Raises:
+        RetracError: the resolution cannot be halved that often, or widths and groups disagree.
+    """
+    channels, height, width = shape
+    levels = len(config.channels)
+    if levels == 0 or any(side % 2 ** (levels - 1) for side in (height, width)):
+        raise RetracError(
+            f"images of {height}x{width} cannot be halved {levels - 1} times: give fewer "
+            "--channels, or another --resolution"
+        )
+    if any(c % config.norm_groups for c in config.channels):
+        raise RetracError(
+            f"--norm-groups {config.norm_groups} does not divide every one of --channels "
+            f"{' '.join(map(str, config.channels))}"
+        )
+    for level in config.attention_levels:
+        if not 0 <= level < levels or config.channels[level] % config.attention_head_dim:
+            raise RetracError(
+                f"no attention at level {level}: levels are 0 to {levels - 1}, and "
+                f"--attention-head-dim {config.attention_head_dim} must divide the width"
+            )
+    attended = [level in config.attention_levels for level in range(levels)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return UNet2DModel(
+            sample_size=(height, width),
+            in_channels=channels,
+            out_channels=channels,
+            block_out_channels=config.channels,
+            layers_per_block=config.layers_per_block,
+            down_block_types=["AttnDownBlock2D" if a else "DownBlock2D" for a in attended],
+            up_block_types=["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attended)],
+            # Without its own heads, the middle block takes part only where the last level does.
+            add_attention=attended[-1],
+            attention_head_dim=config.attention_head_dim,
+            norm_num_groups=config.norm_groups,
+            resnet_time_scale_shift=config.time_scale_shift,
+            downsample_type=config.resampling,
+            upsample_type=config.resampling,
+        )
+
+
+def load_unet(folder: Path, shape: tuple[int, int, int]) -> UNet2DModel:
+    """Load a U-Net from a diffusers folder (or its `unet` subfolder), for images of a shape.
+
+    Dropout is switched off: it is random beyond what the ledger decides.
+
+    Raises:
+        RetracError: absent, damaged, or made for another number of channels.
+    """
+    source = folder / "unet" if (folder / "unet").is_dir() else folder
+    if not (source / "config.json").is_file():
+        raise RetracError(f"{folder} holds no diffusers model: it has no config.json")
+    try:
+        model = UNet2DModel.from_pretrained(
+            source, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True
+        )
+    except Exception as error:  # diffusers, safetensors and torch each have their own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise RetracError(
+            f"the model in {source} cannot be loaded ({reason}); it may be damaged"
+        ) from error
+    if model.config.in_channels != shape[0] or model.config.out_channels != shape[0]:
+        raise RetracError(
+            f"the model in {folder} is for {model.config.in_channels} channels, "
+            f"but the images have {shape[0]}"
+        )
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def image_shape(model: UNet2DModel) -> tuple[int, int, int]:
+    """(C, H, W) of the images that a network was made for."""
+    size = model.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return model.config.in_channels, height, width

@@ -1,0 +1,41 @@
+"""Noise schedules, as diffusers schedulers."""
+
+import math
+
+import numpy as np
+from diffusers import DDPMScheduler
+
+from retrac.diffusion.config import ObjectiveConfig
+
+PREDICTION_TYPES = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}
+
+
+def make_scheduler(objective: ObjectiveConfig) -> DDPMScheduler:
+    """Build the training scheduler; its `alphas_cumprod [T]` are ᾱ."""
+    betas = {
+        "linear": {"beta_schedule": "linear"},
+        "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+        "clipped-cosine": {"trained_betas": clipped_cosine_betas(objective.timesteps).tolist()},
+    }[objective.schedule]
+    return DDPMScheduler(
+        num_train_timesteps=objective.timesteps,
+        prediction_type=PREDICTION_TYPES[objective.prediction],
+        **betas,
+    )
+
+
+def clipped_cosine_betas(timesteps: int, most: float = 0.02) -> np.ndarray:
+    """Betas of the cosine schedule (Nichol and Dhariwal 2021, eq. 17), none above `most`.
+
+    The published ReTrac code clips at 0.02, so that ᾱ ends near 0.003 instead of 0.
+
+    Returns:
+        float32 `[timesteps]`.
+    """
+
+    def alpha_bar(time: float) -> float:
+        return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    steps = np.arange(timesteps) / timesteps
+    betas = [1 - alpha_bar(t + 1 / timesteps) / alpha_bar(t) for t in steps]
+    return np.minimum(betas, most).astype(np.float32)

@@ -1,0 +1,83 @@
+"""Files that are either whole or absent: written under a temporary name, then renamed."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from retrac.errors import RetracError
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path for a file or folder; rename it to `path` once the body succeeds.
+
+    An existing `path` is replaced. When the body fails, `path` is untouched.
+
+    Raises:
+        RetracError: no space left, or no permission; what was there before is still there.
+    """
+    temporary = path.with_name(path.name + PARTIAL)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove(temporary)
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except BaseException as error:
+        remove(temporary)
+        if refusal := disk_refusal(error, path):
+            raise refusal from error
+        raise
+
+
+def disk_refusal(error: BaseException, path: Path) -> RetracError | None:
+    """Translate what a disk can refuse into a RetracError; None for any other error.
+
+    Libraries that write through Rust (safetensors) report a full disk in words, not as OSError.
+    """
+    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "os error 28" in str(error):
+        return RetracError(f"no space left to write {path}: free some disk space, then run again")
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return RetracError(f"cannot write {path}: permission denied; choose another folder")
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return RetracError(f"cannot write {path}: a file stands where a folder is needed")
+    return None
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON, whole or not at all."""
+    with write_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        RetracError: absent, or not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RetracError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise RetracError(f"{path} cannot be read as JSON ({error}); it may be damaged") from None
+    if not isinstance(content, dict):
+        raise RetracError(f"{path} does not hold a JSON object; it may be damaged")
+    return content

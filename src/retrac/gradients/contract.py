@@ -1,0 +1,97 @@
+"""What a pass over a batch is asked for: inner products and norms, or the gradients themselves."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from retrac.gradients.gradient import Gradient
+from retrac.gradients.layout import Directions, Layout
+from retrac.gradients.tape import per_sample_gradients
+
+
+def dots_and_norms(
+    model: nn.Module,
+    per_sample_losses: Callable[[], Tensor],
+    directions: Mapping[str, Tensor] | Directions,
+) -> tuple[Tensor, Tensor]:
+    """Inner products of every sample's gradient with every direction, and its squared norm.
+
+    One forward and one backward pass; no sample's gradient of the whole network ever exists.
+
+    Args:
+        model: any module; its parameters with `requires_grad` are the parameters.
+        per_sample_losses: runs the forward pass and returns the B losses.
+        directions: for each parameter's name `[M, *parameter.shape]`.
+
+    Returns:
+        `dots [B, M]` and `squared_norms [B]`, over all parameters together.
+
+    Raises:
+        CoverageError: some parameter's gradient would be incomplete; it is named.
+        ValueError: the directions are not exactly those of the trainable parameters.
+    """
+    if not isinstance(directions, Directions):
+        directions = Directions(dict(directions))
+    check_directions(model, directions)
+    dots: list[Tensor] = []
+    squared_norms: list[Tensor] = []
+
+    def consume(name: str, gradient: Gradient) -> None:
+        rows = directions.rows(name, gradient.layout)
+        parts = [(part.dot(rows), part.squared_norm()) for part in gradient.slices()]
+        part_dots, part_norms = zip(*parts, strict=True)
+        dots.append(torch.cat(part_dots))
+        squared_norms.append(torch.cat(part_norms))
+
+    losses = per_sample_gradients(model, per_sample_losses, consume)
+    if not dots:
+        return losses.new_zeros(len(losses), directions.count), torch.zeros_like(losses)
+    return torch.stack(dots).sum(0), torch.stack(squared_norms).sum(0)
+
+
+def grouped_gradients(
+    model: nn.Module, per_sample_losses: Callable[[], Tensor], size: int = 1
+) -> tuple[dict[str, tuple[Layout, Tensor]], Tensor]:
+    """Gradients of the summed losses of consecutive groups of samples, in memory.
+
+    Args:
+        model: as for `dots_and_norms`.
+        per_sample_losses: runs the forward pass and returns the B losses.
+        size: samples in a group; B is a multiple of it.
+
+    Returns:
+        For each parameter's name its layout and `[B / size, n]`, and the squared norms
+        `[B / size]` over all parameters together.
+    """
+    gradients: dict[str, tuple[Layout, Tensor]] = {}
+    squared_norms: list[Tensor] = []
+
+    def consume(name: str, gradient: Gradient) -> None:
+        parts = [part.grouped(size) for part in gradient.slices(multiple=size)]
+        gradients[name] = (gradient.layout, torch.cat([part.materialise() for part in parts]))
+        squared_norms.append(torch.cat([part.squared_norm() for part in parts]))
+
+    losses = per_sample_gradients(model, per_sample_losses, consume)
+    groups = len(losses) // size
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and name not in gradients:
+            zeros = parameter.new_zeros(groups, parameter.numel())
+            gradients[name] = (Layout.of(parameter), zeros)
+    return gradients, torch.stack(squared_norms).sum(0)
+
+
+def check_directions(model: nn.Module, directions: Directions) -> None:
+    """Hold directions against the model's trainable parameters.
+
+    Raises:
+        ValueError: a name is missing or too many, or a shape is another.
+    """
+    needed = {n: tuple(p.shape) for n, p in model.named_parameters() if p.requires_grad}
+    given = directions.shapes
+    if needed != given:
+        wrong = sorted(name for name in {*needed, *given} if needed.get(name) != given.get(name))
+        raise ValueError(
+            f"directions do not match the trainable parameters: {wrong[0]!r} should be "
+            f"{needed.get(wrong[0], 'absent')} but is {given.get(wrong[0], 'absent')}"
+        )

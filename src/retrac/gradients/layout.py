@@ -1,0 +1,89 @@
+"""The order in which a gradient's numbers lie in memory, and the way back to the parameter's."""
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A parameter's numbers in the order in which its gradient is cheapest to form.
+
+    Attributes:
+        shape: sizes of the axes as they lie in memory.
+        axes: for each axis of the parameter, the axis of `shape` that it is.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+
+    @staticmethod
+    def of(parameter: Tensor) -> "Layout":
+        """The parameter's own order."""
+        return Layout(tuple(parameter.shape), tuple(range(parameter.dim())))
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return prod(self.shape)
+
+    def pack(self, tensors: Tensor) -> Tensor:
+        """`[M, *parameter.shape]` -> `[M, n]`; a view where memory already lies so."""
+        inverse = [self.axes.index(axis) for axis in range(len(self.axes))]
+        return tensors.permute(0, *(axis + 1 for axis in inverse)).reshape(len(tensors), -1)
+
+    def unpack(self, rows: Tensor) -> Tensor:
+        """`[M, n]` -> `[M, *parameter.shape]`, a view."""
+        return rows.view(len(rows), *self.shape).permute(0, *(axis + 1 for axis in self.axes))
+
+
+class Directions:
+    """Vectors in parameter space to contract per-sample gradients with.
+
+    Args:
+        tensors: for each parameter's name, `[M, *parameter.shape]`.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self._rows = {
+            name: (Layout.of(tensor[0]), tensor.flatten(1)) for name, tensor in tensors.items()
+        }
+        counts = {len(tensor) for tensor in tensors.values()}
+        if len(counts) != 1:
+            raise ValueError(f"directions of unequal number: {sorted(counts)}")
+        self.count = counts.pop()
+
+    @staticmethod
+    def from_rows(rows: dict[str, tuple[Layout, Tensor]]) -> "Directions":
+        """Take over rows `[M, n]` that already lie in the order of their layouts."""
+        directions = Directions.__new__(Directions)
+        directions._rows = dict(rows)
+        directions.count = len(next(iter(rows.values()))[1])
+        return directions
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter, by name."""
+        return {
+            name: tuple(layout.shape[axis] for axis in layout.axes)
+            for name, (layout, _) in self._rows.items()
+        }
+
+    def rows(self, name: str, layout: Layout) -> Tensor:
+        """Give a parameter's directions `[M, n]` in a layout; rearranged once, then kept so."""
+        known, rows = self._rows[name]
+        if known != layout:
+            rows = layout.pack(known.unpack(rows)).contiguous()
+            self._rows[name] = (layout, rows)
+        return rows
+
+    def parameters(self) -> dict[str, Tensor]:
+        """`[M, *parameter.shape]` for each parameter's name."""
+        return {name: layout.unpack(rows) for name, (layout, rows) in self._rows.items()}
+
+    def device_and_dtype(self) -> tuple[torch.device, torch.dtype]:
+        """Where the directions are, and in what precision."""
+        _, rows = next(iter(self._rows.values()))
+        return rows.device, rows.dtype

@@ -1,0 +1,20 @@
+"""Embeddings: a linear layer on one-hot inputs."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from retrac.gradients.gradient import Factored, Gradient
+from retrac.gradients.layout import Layout
+from retrac.gradients.rules.registry import Call, rule
+
+
+@rule(nn.Embedding)
+def embedding(layer: nn.Embedding, call: Call, output_gradient: Tensor) -> dict[str, Gradient]:
+    """Each position's output gradient goes to the row that was looked up, but for padding."""
+    (indices,) = call.args
+    batch = len(output_gradient)
+    chosen = F.one_hot(indices.reshape(batch, 1, -1), layer.num_embeddings)
+    if layer.padding_idx is not None:
+        chosen[..., layer.padding_idx] = 0
+    a = output_gradient.reshape(batch, 1, -1, layer.embedding_dim)
+    return {"weight": Factored(a, chosen.to(a.dtype), Layout.of(layer.weight))}

@@ -1,0 +1,1 @@
+"""From events and draws to scores: queries, plans, attribution, self-influence, norms."""

@@ -1,0 +1,156 @@
+"""The result of an attribution: labelled scores, and the few questions people ask of them."""
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from retrac.data.images import to_pil
+from retrac.errors import RetracError, unknown
+from retrac.files import read_json, write_whole
+
+SCORES = "scores.zarr"
+CONFIG = "attribution.json"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One sample in a query's list.
+
+    `timesteps` are those of the replayed events, from the first checkpoint to the last.
+    """
+
+    rank: int
+    sample: int
+    id: str
+    label: str
+    score: float
+    timesteps: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """Scores of all samples for all queries.
+
+    Attributes:
+        dataset: everything, as one `xarray.Dataset`:
+
+            - `score[method, checkpoint, query, sample]`: the checkpoint's contribution, float32;
+            - `train_weight[checkpoint, sample]`: Σ η/B over the sample's visits in the interval;
+            - `train_timestep`, `train_norm[checkpoint, sample, visit]`: timestep and gradient norm
+              of each replayed event;
+            - `query_norm[checkpoint, query, timestep]`: norm of the query's gradient, averaged over
+              the noises of one timestep of the plan;
+            - `query_image[query, channel, row, column]`, `sample_image[shown, …]`: uint8 pixels
+              of the queries and of the samples at the top of some list (`shown`: their indices).
+
+            Coordinates: `method`, `checkpoint` (its epoch), `query_id`, `query_label`,
+            `sample_id`, `sample_label`, `timestep`, `shown`.
+        config: how it was computed, and the facts of the run (`config["run"]`).
+    """
+
+    dataset: xr.Dataset
+    config: Mapping[str, Any]
+
+    @property
+    def scores(self) -> xr.DataArray:
+        """Scores `[method, query, sample]`: the sum over checkpoints."""
+        return self.contributions.sum("checkpoint")
+
+    @property
+    def contributions(self) -> xr.DataArray:
+        """Scores by checkpoint, `[method, checkpoint, query, sample]`."""
+        return self.dataset["score"]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that were scored."""
+        return tuple(str(m) for m in self.dataset["method"].values)
+
+    def proponents(self, query: int, method: str = "retrac", k: int = 10) -> list[Ranked]:
+        """The k samples with the highest scores for a query, best first."""
+        return self._ranked(query, method, k, sign=-1)
+
+    def opponents(self, query: int, method: str = "retrac", k: int = 10) -> list[Ranked]:
+        """The k samples with the lowest scores for a query, lowest first."""
+        return self._ranked(query, method, k, sign=1)
+
+    def generally_influential(
+        self, method: str = "retrac", k: int = 10, share: float = 0.25
+    ) -> dict[int, int]:
+        """Samples among the top k of at least `share` of the queries, and of at least two.
+
+        Returns:
+            Sample index -> number of queries that have it among their top k, most first.
+        """
+        queries = self.dataset.sizes["query"]
+        lists = (self.proponents(query, method, k) for query in range(queries))
+        counts = Counter(entry.sample for ranked in lists for entry in ranked)
+        return {s: n for s, n in counts.most_common() if n >= max(2, share * queries)}
+
+    def save(self, path: str | Path) -> Path:
+        """Write the folder `path`: `scores.zarr`, `attribution.json` and the queries as PNG.
+
+        Raises:
+            RetracError: no space left; what was at `path` before is still there.
+        """
+        path = Path(path)
+        with write_whole(path) as folder:
+            folder.mkdir()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # zarr on string arrays
+                self.dataset.to_zarr(folder / SCORES, zarr_format=2, consolidated=True)
+            (folder / CONFIG).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+            (folder / "queries").mkdir()
+            for index, image in enumerate(self.dataset["query_image"].values):
+                to_pil(image).save(folder / "queries" / f"query-{index:04d}.png")
+        return path
+
+    @staticmethod
+    def open(path: str | Path) -> "Attribution":
+        """Read a folder written by `save`.
+
+        Raises:
+            RetracError: absent or damaged.
+        """
+        path = Path(path)
+        if not (path / SCORES).is_dir():
+            raise RetracError(f"{path} is not an attribution: it has no {SCORES}")
+        config = read_json(path / CONFIG)
+        try:
+            dataset = xr.open_zarr(path / SCORES).load()
+        except Exception as error:  # zarr, numcodecs and xarray each have their own
+            raise RetracError(
+                f"{path / SCORES} is damaged ({error}); delete {path} and attribute again"
+            ) from error
+        return Attribution(dataset, config)
+
+    def _ranked(self, query: int, method: str, k: int, sign: int) -> list[Ranked]:
+        data = self.dataset
+        if method not in self.methods:
+            raise unknown("method", method, self.methods)
+        if not 0 <= query < data.sizes["query"]:
+            raise RetracError(
+                f"query {query} does not exist: this attribution has {data.sizes['query']} "
+                "queries, counted from 0"
+            )
+        scores = self.scores.sel(method=method).values[query]
+        order = np.argsort(sign * scores, kind="stable")[:k]
+        timesteps = data["train_timestep"].values
+        return [
+            Ranked(
+                rank=rank,
+                sample=int(sample),
+                id=str(data["sample_id"].values[sample]),
+                label=str(data["sample_label"].values[sample]),
+                score=float(scores[sample]),
+                timesteps=tuple(int(t) for t in timesteps[:, sample].ravel() if t >= 0),
+            )
+            for rank, sample in enumerate(order, start=1)
+        ]

@@ -1,0 +1,54 @@
+"""Progress bars with rate and remaining time, on stderr, for everything that takes a while."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+class RateColumn(ProgressColumn):
+    """Units per second."""
+
+    def render(self, task: Task) -> Text:
+        """Show the recent speed, or a dash while it is not known."""
+        speed = task.finished_speed or task.speed
+        return Text(
+            f"{speed:.1f} {task.fields['unit']}/s" if speed else f"– {task.fields['unit']}/s"
+        )
+
+
+@contextmanager
+def progress(
+    description: str, total: int, unit: str, done: int = 0, shown: bool = True
+) -> Iterator[Callable[..., None]]:
+    """Show a bar while the body runs; yields `advance(steps, note=...)`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    bar = Progress(*columns, console=Console(file=sys.stderr), disable=not shown)
+    with bar:
+        task = bar.add_task(description, total=total, completed=done, unit=unit, note="")
+
+        def advance(steps: int = 1, note: str | None = None) -> None:
+            bar.update(task, advance=steps, **({} if note is None else {"note": note}))
+
+        yield advance

@@ -1,0 +1,1 @@
+"""Training that can be replayed: the ledger, the loop, checkpoints and the run folder."""

@@ -1,0 +1,134 @@
+"""How a run is trained. Light to import: these fields are the command line and its help."""
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from retrac.data.config import DatasetConfig
+from retrac.diffusion.config import ModelConfig, ObjectiveConfig
+from retrac.errors import RetracError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """Optimiser; sgd without momentum unless --momentum is given."""
+    learning_rate: float = 1e-3
+    """Learning rate, reached after the warm-up and kept."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from 0."""
+    weight_decay: float = 0.0
+    """Weight decay."""
+    momentum: float = 0.0
+    """Momentum of sgd."""
+    max_grad_norm: float | None = None
+    """Gradients of a batch are scaled down to this norm; None for never."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the trained weights."""
+
+    data: DatasetConfig = field(default_factory=DatasetConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimisation: OptimizerConfig = field(default_factory=OptimizerConfig)
+    epochs: int = 40
+    """Visits to every sample."""
+    checkpoint_every: int = 5
+    """Epochs between checkpoints; the last epoch always has one."""
+    batch_size: int = 64
+    """Samples per step, over all processes; the last batch of an epoch holds what is left."""
+    seed: int = 0
+    """Decides the first weights and, through the ledger, every event."""
+    flip: bool = False
+    """Mirror each image in half of its visits."""
+    ema_decay: float | None = None
+    """Keep an exponential moving average of the weights, for generation; such as 0.999."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Precision of forward and backward passes."""
+    pretrained: Path | None = None
+    """A diffusers model folder to start from, instead of fresh weights."""
+    sample_count: int = 16
+    """Images in the sample grid of each checkpoint; 0 for none."""
+    sample_steps: int = 50
+    """DDIM steps of the sample grid."""
+
+    def __post_init__(self) -> None:
+        positive = {
+            "epochs": self.epochs,
+            "checkpoint-every": self.checkpoint_every,
+            "batch-size": self.batch_size,
+            "timesteps": self.objective.timesteps,
+            "sample-steps": self.sample_steps,
+            "layers-per-block": self.model.layers_per_block,
+            "norm-groups": self.model.norm_groups,
+            "attention-head-dim": self.model.attention_head_dim,
+        }
+        for name, value in positive.items():
+            if value < 1:
+                raise RetracError(f"--{name} must be at least 1, not {value}")
+        if not self.optimisation.learning_rate > 0:
+            raise RetracError(
+                f"--learning-rate must be above 0, not {self.optimisation.learning_rate}"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise RetracError(f"--seed must be in [0, 2^63), not {self.seed}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise RetracError(f"--ema-decay must be between 0 and 1, not {self.ema_decay}")
+
+    def with_preset(self, preset: dict[str, Any]) -> "TrainConfig":
+        """The same configuration with a dataset's published training settings.
+
+        Args:
+            preset: field name -> value, from any of the parts of this configuration.
+        """
+        changed = self
+        for part in ("model", "objective", "optimisation"):
+            inner = getattr(self, part)
+            own = {f.name: preset[f.name] for f in fields(inner) if f.name in preset}
+            changed = replace(changed, **{part: replace(inner, **own)})
+        own = {f.name: preset[f.name] for f in fields(self) if f.name in preset}
+        return replace(changed, **own)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> "TrainConfig":
+        """Read what `to_json` wrote.
+
+        Raises:
+            RetracError: fields that this version does not know, or lacks.
+        """
+        try:
+            data = dict(content["data"])
+            if data.get("dataset_path"):
+                data["dataset_path"] = Path(data["dataset_path"])
+            model = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in content["model"].items()
+            }
+            parts = {
+                "data": DatasetConfig(**data),
+                "model": ModelConfig(**model),
+                "objective": ObjectiveConfig(**content["objective"]),
+                "optimisation": OptimizerConfig(**content["optimisation"]),
+            }
+            own = {name: value for name, value in content.items() if name not in parts}
+            if own.get("pretrained"):
+                own["pretrained"] = Path(own["pretrained"])
+            return TrainConfig(**parts, **own)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RetracError(f"the run's configuration cannot be read ({error})") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,259 @@
+"""The training loop: the ledger decides every event, and any step can be the last one."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import UNet2DModel
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from retrac.data.dataset import ImageDataset
+from retrac.data.open import open_dataset
+from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.diffusion.model import build_unet, load_unet
+from retrac.diffusion.schedule import make_scheduler
+from retrac.errors import RetracError
+from retrac.files import remove
+from retrac.progress import progress
+from retrac.training.config import OptimizerConfig, TrainConfig
+from retrac.training.ledger import Ledger
+from retrac.training.resume import begin, latest_state
+from retrac.training.run import CHECKPOINTS, Run
+from retrac.training.signals import Interrupted, stop_requests
+from retrac.training.snapshot import write_snapshot
+from retrac.training.state import Point, load_state, make_ema, save_state
+from retrac.training.steps import Step, read_steps, write_steps
+
+STATE_SECONDS = 60.0
+"""How much training a `kill -9` can lose; the result does not depend on it."""
+
+
+def train(config: TrainConfig, output: str | Path) -> Run:
+    """Train, or go on with a training that was stopped; the weights are the same either way.
+
+    Args:
+        config: everything that decides the weights.
+        output: the run folder.
+
+    Raises:
+        RetracError: `output` holds another run, the configuration does not fit the dataset, a loss
+            is not finite, or no space is left.
+        Interrupted: stopped by a signal; the state is saved.
+    """
+    output = Path(output)
+    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    dataset = open_dataset(config.data)
+    ledger = Ledger(config.seed, len(dataset), config.objective.timesteps)
+    model = _first_weights(config, dataset.shape)
+    if accelerator.is_main_process:
+        parameters = sum(p.numel() for p in model.parameters())
+        begin(output, config, dataset, ledger, parameters)
+    accelerator.wait_for_everyone()
+    _Training(config, output, accelerator, dataset, ledger, model).run()
+    accelerator.wait_for_everyone()
+    return Run.open(output)
+
+
+class _Training:
+    def __init__(
+        self,
+        config: TrainConfig,
+        output: Path,
+        accelerator: Accelerator,
+        dataset: ImageDataset,
+        ledger: Ledger,
+        model: UNet2DModel,
+    ) -> None:
+        self.config = config
+        self.output = output
+        self.accelerator = accelerator
+        self.dataset = dataset
+        self.ledger = ledger
+        self.objective = Objective.of(config.objective)
+        self.scheduler = make_scheduler(config.objective)
+        self.network = model
+        self.optimizer = make_optimizer(config.optimisation, model)
+        self.model, self.stepper = accelerator.prepare(model, self.optimizer)
+        self.ema: EMAModel | None = make_ema(model, config.ema_decay)
+        self.steps_per_epoch = math.ceil(len(dataset) / config.batch_size)
+        self.steps: list[Step] = []
+
+    @property
+    def is_main(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    def run(self) -> None:
+        start = self._resume()
+        total = self.config.epochs * self.steps_per_epoch
+        saved = time.monotonic()
+        # With several processes a signal reaches them at different steps: let it end them.
+        alone = self.accelerator.num_processes == 1
+        with (
+            stop_requests(alone) as stop_requested,
+            progress("train", total, "steps", done=start, shown=self.is_main) as advance,
+        ):
+            batches: list[np.ndarray] = []
+            for step in range(start, total):
+                epoch, position = divmod(step, self.steps_per_epoch)
+                if position == 0 or not batches:
+                    batches = self.ledger.batches(epoch, self.config.batch_size)
+                self.steps.append(self._step(step, epoch, batches[position]))
+                advance(note=f"epoch {epoch + 1} loss {self.steps[-1].loss:.4f}")
+                done, at_end = step + 1, position + 1 == self.steps_per_epoch
+                if at_end and self._has_checkpoint(epoch + 1):
+                    self._save_checkpoint(epoch + 1, done)
+                    saved = time.monotonic()
+                elif stop_requested() or time.monotonic() - saved > STATE_SECONDS:
+                    self._save_state(done)
+                    saved = time.monotonic()
+                if stop_requested() and done < total:
+                    raise Interrupted(
+                        f"stopped after step {done} of {total}; the same command goes on from there"
+                    )
+        if self.is_main:
+            remove(self.output / "state")
+
+    def _step(self, step: int, epoch: int, batch: np.ndarray) -> Step:
+        rate = learning_rate(self.config.optimisation, step)
+        for group in self.stepper.param_groups:
+            group["lr"] = rate
+        processes = self.accelerator.num_processes
+        mine = np.array_split(batch, processes)[self.accelerator.process_index]
+        # A process without samples still takes part in the exchange of gradients.
+        indices = mine if len(mine) else batch[:1]
+        losses = self._losses(epoch, indices)
+        if not len(mine):
+            losses = losses * 0
+        self._refuse_non_finite(losses, indices, step, epoch)
+        # Processes' gradients are averaged: weight each so that the result is the batch's mean.
+        self.accelerator.backward(losses.sum() * (processes / len(batch)))
+        if self.config.optimisation.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(
+                self.model.parameters(), self.config.optimisation.max_grad_norm
+            )
+        self.stepper.step()
+        self.stepper.zero_grad()
+        if self.ema is not None:
+            self.ema.step(self.network.parameters())
+        total = self.accelerator.reduce(losses.detach().sum(), reduction="sum")
+        return Step(step, epoch, len(batch), rate, float(total) / len(batch))
+
+    def _losses(self, epoch: int, indices: np.ndarray) -> Tensor:
+        images, timesteps, noise = training_inputs(
+            self.dataset, self.ledger, epoch, indices, self.config.flip
+        )
+        device = self.accelerator.device
+        return self.objective.losses(
+            self.model,
+            fast_memory_format(images.to(device)),
+            timesteps.to(device),
+            fast_memory_format(noise.to(device)),
+        )
+
+    def _refuse_non_finite(
+        self, losses: Tensor, indices: np.ndarray, step: int, epoch: int
+    ) -> None:
+        finite = torch.isfinite(losses.detach()).cpu().numpy()
+        if not finite.all():
+            sample = self.dataset.ids[int(indices[~finite][0])]
+            raise RetracError(
+                f"the loss of sample {sample!r} is not finite in epoch {epoch + 1}, step {step}: "
+                "lower --learning-rate, or set --max-grad-norm; earlier checkpoints are kept"
+            )
+
+    def _has_checkpoint(self, epoch: int) -> bool:
+        return epoch % self.config.checkpoint_every == 0 or epoch == self.config.epochs
+
+    def _save_checkpoint(self, epoch: int, done: int) -> None:
+        if not self.is_main:
+            return
+        write_snapshot(self.output, epoch, self.config, self.network, self.ema, self.steps)
+        self._save(self.output / CHECKPOINTS / f"epoch-{epoch:04d}", done)
+        remove(self.output / "state")
+
+    def _save_state(self, done: int) -> None:
+        if not self.is_main:
+            return
+        folder = self.output / "state" / f"step-{done:08d}"
+        earlier = [other for other in folder.parent.glob("step-*") if other != folder]
+        self._save(folder, done)
+        for other in earlier:
+            remove(other)
+
+    def _save(self, folder: Path, done: int) -> None:
+        # The steps first: they may tell of more than the weights hold, never of less.
+        write_steps(self.output, self.steps)
+        scaler = self.accelerator.scaler
+        point = Point(
+            step=done,
+            epoch=done // self.steps_per_epoch,
+            learning_rate=self.steps[-1].learning_rate,
+            scaler=scaler.state_dict() if scaler is not None else {},
+        )
+        save_state(folder, point, self.network, self.scheduler, self.optimizer, self.ema)
+
+    def _resume(self) -> int:
+        folder = latest_state(self.output)
+        if folder is None:
+            return 0
+        point = load_state(folder, self.network, self.optimizer, self.ema)
+        if point.scaler and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(point.scaler)
+        self.steps = [row for row in read_steps(self.output) if row.step < point.step]
+        if len(self.steps) != point.step:
+            raise RetracError(
+                f"{self.output} records {len(self.steps)} steps but {folder} was saved after "
+                f"{point.step}; the run is damaged: train into another --output"
+            )
+        return point.step
+
+
+def training_inputs(
+    dataset: ImageDataset, ledger: Ledger, epoch: int, indices: np.ndarray, flip: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What training showed the network of some samples in one epoch.
+
+    Returns:
+        Images `[B, C, H, W]` in [-1, 1], mirrored where the events say so and `flip` is on,
+        timesteps `[B]` and noise `[B, C, H, W]`.
+    """
+    events = ledger.events(epoch, indices, dataset.shape)
+    images = dataset.tensors(indices)
+    if flip:
+        images = torch.where(events.flips.view(-1, 1, 1, 1), images.flip(-1), images)
+    return images, events.timesteps, events.noise
+
+
+def learning_rate(config: OptimizerConfig, step: int) -> float:
+    """The learning rate of a step: a linear warm-up, then constant."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    return config.learning_rate
+
+
+def make_optimizer(config: OptimizerConfig, model: UNet2DModel) -> Optimizer:
+    """Build the optimiser over all trainable parameters."""
+    makers: dict[str, Callable[..., Optimizer]] = {
+        "adam": Adam,
+        "adamw": AdamW,
+        "sgd": lambda *args, **options: SGD(*args, momentum=config.momentum, **options),
+    }
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return makers[config.optimizer](
+        trainable, lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+
+
+def _first_weights(config: TrainConfig, shape: tuple[int, int, int]) -> UNet2DModel:
+    model = (
+        load_unet(config.pretrained, shape)
+        if config.pretrained is not None
+        else build_unet(config.model, shape, config.seed)
+    )
+    return model.to(memory_format=torch.channels_last)

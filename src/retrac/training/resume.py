@@ -1,0 +1,77 @@
+"""Beginning a run, or finding out where an earlier one stopped."""
+
+from pathlib import Path
+from typing import Any
+
+from retrac.data.dataset import ImageDataset
+from retrac.errors import RetracError
+from retrac.files import PARTIAL, read_json, write_json
+from retrac.training.config import TrainConfig
+from retrac.training.ledger import Ledger
+from retrac.training.run import CHECKPOINTS, RUN, new_record
+from retrac.training.state import STATE, read_point
+
+FREE = {"epochs", "sample_count", "sample_steps"}
+"""Settings that may change between two calls: they do not alter a step that was taken."""
+
+
+def begin(
+    output: Path, config: TrainConfig, dataset: ImageDataset, ledger: Ledger, parameters: int
+) -> None:
+    """Write `run.json`, or hold it against the one that is there.
+
+    Raises:
+        RetracError: the folder holds a run of other settings or another dataset, or other files.
+    """
+    record = {**new_record(config, dataset, ledger), "parameters": parameters}
+    path = output / RUN
+    if not path.is_file():
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise RetracError(f"{output} exists and is not a run; choose another --output")
+        write_json(path, record)
+        return
+    earlier = read_json(path)
+    if earlier.get("dataset") != record["dataset"]:
+        raise RetracError(
+            f"{output} was trained on another dataset ({_dataset(earlier)}, now {_dataset(record)})"
+            "; choose another --output, or restore the dataset"
+        )
+    differences = _differences(earlier.get("config", {}), record["config"])
+    if differences:
+        raise RetracError(
+            f"{output} holds a run with other settings ({'; '.join(differences)}): choose another "
+            "--output, or give the same settings to go on with it"
+        )
+    if earlier.get("ledger") != record["ledger"]:
+        raise RetracError(
+            f"the random generator here does not reproduce the events of {output}: it was trained "
+            f"with NumPy {earlier.get('versions', {}).get('numpy', '?')}; install that version"
+        )
+    if earlier["config"] != record["config"]:
+        write_json(path, {**earlier, "config": record["config"]})
+
+
+def latest_state(output: Path) -> Path | None:
+    """The folder with the most steps done, among checkpoints and the rolling state."""
+    folders = [
+        folder
+        for folder in (*(output / CHECKPOINTS).glob("epoch-*"), *(output / "state").glob("step-*"))
+        if not folder.name.endswith(PARTIAL) and (folder / STATE).is_file()
+    ]
+    return max(folders, key=lambda folder: read_point(folder).step, default=None)
+
+
+def _differences(earlier: dict[str, Any], now: dict[str, Any], name: str = "") -> list[str]:
+    found = []
+    for key in sorted({*earlier, *now} - FREE - {"dataset_path"}):
+        before, after = earlier.get(key), now.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, key)
+        elif before != after:
+            found.append(f"{key} was {before}, now {after}")
+    return found
+
+
+def _dataset(record: dict[str, Any]) -> str:
+    dataset = record.get("dataset", {})
+    return f"{dataset.get('name')}, {dataset.get('size')} samples, {dataset.get('shape')}"

@@ -1,0 +1,201 @@
+"""The run folder: what a training run left, opened for reading."""
+
+import platform
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+
+from retrac.data.dataset import ImageDataset
+from retrac.data.open import open_dataset
+from retrac.diffusion.loss import Objective
+from retrac.diffusion.model import load_unet
+from retrac.diffusion.schedule import make_scheduler
+from retrac.errors import RetracError
+from retrac.files import read_json
+from retrac.training.config import TrainConfig
+from retrac.training.ledger import Ledger
+from retrac.training.state import STATE, read_point
+from retrac.training.steps import Step, read_steps
+
+RUN = "run.json"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights after `epoch` whole epochs, in diffusers' layout in the folder `path`."""
+
+    epoch: int
+    path: Path
+
+    def load(self, shape: tuple[int, int, int]) -> UNet2DModel:
+        """Load the trained network, on the CPU, channels last, in evaluation mode.
+
+        Raises:
+            RetracError: damaged; the checkpoint is named.
+        """
+        return _ready(load_unet(self.path, shape))
+
+    def load_for_generation(self, shape: tuple[int, int, int]) -> UNet2DModel:
+        """Load the moving average of the weights where one was kept, else the weights."""
+        average = self.path / "ema"
+        return _ready(load_unet(average if average.is_dir() else self.path, shape))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run.
+
+    Attributes:
+        path: the run folder.
+        config: how it was trained.
+        record: the whole of `run.json`.
+    """
+
+    path: Path
+    config: TrainConfig
+    record: dict[str, Any]
+
+    @staticmethod
+    def open(path: str | Path) -> "Run":
+        """Open a run folder.
+
+        Raises:
+            RetracError: not a run, half-written, or made with a random generator that differs
+                from this machine's.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise RetracError(f"no run at {path}: the folder does not exist")
+        if not (path / RUN).is_file():
+            raise RetracError(f"no run at {path}: it has no {RUN}; train one with `retrac train`")
+        record = read_json(path / RUN)
+        if not {"config", "dataset", "ledger"} <= record.keys():
+            raise RetracError(f"{path / RUN} is incomplete; it may be damaged")
+        run = Run(path, TrainConfig.from_json(record["config"]), record)
+        if run.ledger.digest() != record["ledger"].get("digest"):
+            raise RetracError(
+                f"the random generator here does not reproduce the events of {path}: it was "
+                f"trained with NumPy {record.get('versions', {}).get('numpy', '?')}; install that"
+            )
+        return run
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The training events."""
+        try:
+            kept = {
+                name: int(self.record["ledger"][name]) for name in ("seed", "size", "timesteps")
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise RetracError(f"{self.path / RUN} is damaged ({error!r})") from error
+        return Ledger(**kept)
+
+    @cached_property
+    def dataset(self) -> ImageDataset:
+        """The training set.
+
+        Raises:
+            RetracError: it is not the one that the run was trained on.
+        """
+        dataset = open_dataset(self.config.data)
+        if dataset.fingerprint != self.record["dataset"]["fingerprint"]:
+            raise RetracError(
+                f"the dataset {dataset.name!r} has changed since {self.path} was trained on it "
+                f"(then {self.record['dataset']['size']} samples, now {len(dataset)}, other "
+                "content or order): restore it, or train again"
+            )
+        return dataset
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+        channels, height, width = self.record["dataset"]["shape"]
+        return channels, height, width
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """All whole checkpoints, by epoch.
+
+        Raises:
+            RetracError: there is none yet.
+        """
+        folders = sorted(
+            folder
+            for folder in (self.path / CHECKPOINTS).glob("epoch-*")
+            if folder.is_dir() and (folder / STATE).is_file()
+        )
+        if not folders:
+            raise RetracError(f"{self.path} has no whole checkpoint yet; let `retrac train` finish")
+        return sorted(
+            (Checkpoint(read_point(folder).epoch, folder) for folder in folders),
+            key=lambda checkpoint: checkpoint.epoch,
+        )
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """All optimiser steps."""
+        return read_steps(self.path)
+
+    @property
+    def objective(self) -> Objective:
+        """The loss it was trained with."""
+        return Objective.of(self.config.objective)
+
+    @property
+    def scheduler(self) -> DDPMScheduler:
+        """The noise schedule it was trained with."""
+        return make_scheduler(self.config.objective)
+
+    @property
+    def facts(self) -> dict[str, str | int | float]:
+        """What a reader of a report wants to know of the run."""
+        config = self.config
+        return {
+            "run": self.path.name,
+            "dataset": self.record["dataset"]["name"],
+            "samples": self.record["dataset"]["size"],
+            "image": "×".join(str(side) for side in self.shape[1:]) + f", {self.shape[0]} channels",
+            "dataset fingerprint": self.record["dataset"]["fingerprint"][:16],
+            "parameters": self.record.get("parameters", 0),
+            "epochs trained": self.checkpoints[-1].epoch,
+            "batch size": config.batch_size,
+            "optimiser": config.optimisation.optimizer,
+            "learning rate": config.optimisation.learning_rate,
+            "loss": f"{config.objective.loss} on {config.objective.prediction}",
+            "schedule": f"{config.objective.schedule}, {config.objective.timesteps} timesteps",
+            "seed": config.seed,
+        }
+
+
+def new_record(config: TrainConfig, dataset: ImageDataset, ledger: Ledger) -> dict[str, Any]:
+    """Build what `run.json` says of a run about to start."""
+    packages = ("diffusion-retrac", "torch", "diffusers", "accelerate", "numpy")
+    return {
+        "config": config.to_json(),
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "size": len(dataset),
+            "shape": list(dataset.shape),
+        },
+        "ledger": {
+            "seed": ledger.seed,
+            "size": ledger.size,
+            "timesteps": ledger.timesteps,
+            "digest": ledger.digest(),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in packages},
+        },
+    }
+
+
+def _ready(model: UNet2DModel) -> UNet2DModel:
+    return model.eval().to(memory_format=torch.channels_last)

@@ -95,7 +95,8 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        content: dict[str, Any] = _plain(asdict(self))
+        return content
 
     @staticmethod
     def from_json(content: dict[str, Any]) -> "TrainConfig":
@@ -105,23 +106,13 @@ class TrainConfig:
             RetracError: fields that this version does not know, or lacks.
         """
         try:
-            data = dict(content["data"])
-            if data.get("dataset_path"):
-                data["dataset_path"] = Path(data["dataset_path"])
-            model = {
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in content["model"].items()
-            }
-            parts = {
-                "data": DatasetConfig(**data),
-                "model": ModelConfig(**model),
-                "objective": ObjectiveConfig(**content["objective"]),
-                "optimisation": OptimizerConfig(**content["optimisation"]),
-            }
-            own = {name: value for name, value in content.items() if name not in parts}
-            if own.get("pretrained"):
-                own["pretrained"] = Path(own["pretrained"])
-            return TrainConfig(**parts, **own)
+            values = {name: _tuples(value) for name, value in content.items()}
+            data = DatasetConfig(**_paths(values.pop("data"), "dataset_path"))
+            model = ModelConfig(**values.pop("model"))
+            objective = ObjectiveConfig(**values.pop("objective"))
+            optimisation = OptimizerConfig(**values.pop("optimisation"))
+            own = _paths(values, "pretrained")
+            return TrainConfig(data, model, objective, optimisation, **own)
         except (KeyError, TypeError, AttributeError) as error:
             raise RetracError(f"the run's configuration cannot be read ({error})") from error
 
@@ -132,3 +123,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _tuples(inner) for name, inner in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _paths(values: dict[str, Any], name: str) -> dict[str, Any]:
+    return {**values, name: Path(values[name])} if values.get(name) else values

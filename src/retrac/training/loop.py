@@ -22,6 +22,7 @@ from retrac.errors import RetracError
 from retrac.files import remove
 from retrac.progress import progress
 from retrac.training.config import OptimizerConfig, TrainConfig
+from retrac.training.inputs import training_inputs
 from retrac.training.ledger import Ledger
 from retrac.training.resume import begin, latest_state
 from retrac.training.run import CHECKPOINTS, Run
@@ -214,22 +215,6 @@ class _Training:
         return point.step
 
 
-def training_inputs(
-    dataset: ImageDataset, ledger: Ledger, epoch: int, indices: np.ndarray, flip: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What training showed the network of some samples in one epoch.
-
-    Returns:
-        Images `[B, C, H, W]` in [-1, 1], mirrored where the events say so and `flip` is on,
-        timesteps `[B]` and noise `[B, C, H, W]`.
-    """
-    events = ledger.events(epoch, indices, dataset.shape)
-    images = dataset.tensors(indices)
-    if flip:
-        images = torch.where(events.flips.view(-1, 1, 1, 1), images.flip(-1), images)
-    return images, events.timesteps, events.noise
-
-
 def learning_rate(config: OptimizerConfig, step: int) -> float:
     """The learning rate of a step: a linear warm-up, then constant."""
     if step < config.warmup_steps:
@@ -239,15 +224,14 @@ def learning_rate(config: OptimizerConfig, step: int) -> float:
 
 def make_optimizer(config: OptimizerConfig, model: UNet2DModel) -> Optimizer:
     """Build the optimiser over all trainable parameters."""
-    makers: dict[str, Callable[..., Optimizer]] = {
-        "adam": Adam,
-        "adamw": AdamW,
-        "sgd": lambda *args, **options: SGD(*args, momentum=config.momentum, **options),
-    }
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return makers[config.optimizer](
-        trainable, lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    rate, decay = config.learning_rate, config.weight_decay
+    makers: dict[str, Callable[[], Optimizer]] = {
+        "adam": lambda: Adam(trainable, lr=rate, weight_decay=decay),
+        "adamw": lambda: AdamW(trainable, lr=rate, weight_decay=decay),
+        "sgd": lambda: SGD(trainable, lr=rate, weight_decay=decay, momentum=config.momentum),
+    }
+    return makers[config.optimizer]()
 
 
 def _first_weights(config: TrainConfig, shape: tuple[int, int, int]) -> UNet2DModel:

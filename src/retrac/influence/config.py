@@ -1,0 +1,90 @@
+"""How scores are computed. Light to import: these fields are the command line and its help."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from retrac.errors import RetracError, unknown
+
+METHODS = {
+    "tracin": "Diffusion-TracIn: gradients as they are",
+    "retrac": "Diffusion-ReTrac: each timestep's and each event's gradient normalised",
+}
+
+UNITS = {"KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """The draws at which a query's gradient is computed."""
+
+    plan_timesteps: int = 20
+    """Timesteps T' of the query plan, evenly spaced; published: 100."""
+    plan_noises: int = 4
+    """Noises m per timestep; published: 16."""
+    plan_seed: int = 0
+    """Seed of the plan's noises."""
+
+    def __post_init__(self) -> None:
+        if self.plan_timesteps < 1 or self.plan_noises < 1:
+            raise RetracError("--plan-timesteps and --plan-noises must be at least 1")
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """Where and in how much memory; rounding apart, scores do not depend on it."""
+
+    memory_budget: str | None = None
+    """Memory for weights, query gradients and one batch, such as 2GB; default: half of what is
+    free."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto takes an accelerator if there is one."""
+
+    def __post_init__(self) -> None:
+        if self.memory_budget is not None:
+            parse_bytes(self.memory_budget)
+
+
+@dataclass(frozen=True)
+class AttributeConfig:
+    """Diffusion-TracIn and Diffusion-ReTrac scores of all training samples."""
+
+    methods: tuple[str, ...] = ("tracin", "retrac")
+    """Methods to score; both come out of one pass."""
+    checkpoints: tuple[int, ...] = ()
+    """Epochs of the checkpoints to use; each stands for the epochs since the one before. Default:
+    all."""
+    replay: str = "last"
+    """Epochs of each checkpoint's interval to replay: last (as published), all, or a number."""
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise RetracError(f"--methods is empty: give some of {', '.join(METHODS)}")
+        for method in self.methods:
+            if method not in METHODS:
+                raise unknown("method", method, METHODS)
+        if len(set(self.methods)) != len(self.methods):
+            raise RetracError("--methods names a method twice")
+        if self.replay not in ("last", "all") and not (
+            self.replay.isdecimal() and int(self.replay) >= 1
+        ):
+            raise RetracError(
+                f"--replay must be last, all, or a number of epochs, not {self.replay!r}"
+            )
+
+
+def parse_bytes(text: str) -> int:
+    """Read an amount of memory such as 512MB or 1.5GB.
+
+    Raises:
+        RetracError: not a positive number with a unit.
+    """
+    number, unit = text.strip().upper()[:-2], text.strip().upper()[-2:]
+    try:
+        amount = float(number) * UNITS[unit]
+    except (KeyError, ValueError):
+        amount = 0.0
+    if not 0 < amount < float("inf"):
+        raise RetracError(f"{text!r} is not an amount of memory; write it like 512MB or 2GB")
+    return int(amount)

@@ -1,0 +1,95 @@
+"""The query side: one direction in parameter space per query and method."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.errors import RetracError
+from retrac.gradients import Directions, Layout, grouped_gradients
+from retrac.influence.method import WEIGHTINGS
+from retrac.influence.plan import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class QueryGradients:
+    """Directions of some queries at one checkpoint.
+
+    Attributes:
+        directions: M·Q rows, method by method: `(1/T') Σ_t w(‖ḡ_t‖) ḡ_t`.
+        norms: `[Q, T']`, ‖ḡ_t‖ over all parameters together.
+    """
+
+    directions: Directions
+    norms: Tensor
+
+
+def query_gradients(
+    model: nn.Module,
+    objective: Objective,
+    plan: Plan,
+    images: Tensor,
+    methods: Sequence[str],
+    block: int,
+    names: Sequence[str],
+) -> QueryGradients:
+    """Average each query's gradient over noises, weight each timestep, average over timesteps.
+
+    One forward and backward pass over a block of timesteps gives `ḡ_t` of each of them. Every
+    method's direction is a weighted sum of those, the gradient of the re-weighted loss
+    `Σ_t c_t L_t` with c_t held constant (Xie et al. 2024, eq. 4 and 7), so that more methods cost
+    no further pass.
+
+    Args:
+        model: the network at a checkpoint.
+        objective: the run's loss.
+        plan: timesteps and noises.
+        images: `[Q, C, H, W]` in [-1, 1], on the CPU.
+        methods: names of weightings.
+        block: timesteps in a pass; their gradients are held in memory.
+        names: the queries' ids, for errors.
+
+    Raises:
+        RetracError: a gradient that is not finite; the query is named.
+    """
+    device = next(model.parameters()).device
+    queries, steps = len(images), len(plan.timesteps)
+    rows: dict[str, tuple[Layout, Tensor]] = {}
+    norms = torch.zeros(queries, steps)
+    for query, image in enumerate(images):
+        noise = plan.draw(image)
+        for start in range(0, steps, block):
+            part = slice(start, start + block)
+            gradients, squared = _pass(
+                model, objective, image.to(device), plan.timesteps[part].to(device),
+                noise[part].to(device),
+            )
+            norm = squared.sqrt()
+            if not torch.isfinite(norm).all():
+                raise RetracError(f"the gradient of query {names[query]!r} is not finite")
+            norms[query, part] = norm.cpu()
+            weights = torch.stack([WEIGHTINGS[method](norm) for method in methods]) / steps
+            for name, (layout, values) in gradients.items():
+                if name not in rows:
+                    empty = values.new_zeros(len(methods), queries, values.shape[1])
+                    rows[name] = (layout, empty)
+                rows[name][1][:, query] += weights @ values
+    flat = {name: (layout, values.flatten(0, 1)) for name, (layout, values) in rows.items()}
+    return QueryGradients(Directions.from_rows(flat), norms)
+
+
+def _pass(
+    model: nn.Module, objective: Objective, image: Tensor, timesteps: Tensor, noise: Tensor
+) -> tuple[dict[str, tuple[Layout, Tensor]], Tensor]:
+    """Gradients `[T, n]` by parameter, and squared norms `[T]`, each a mean over the noises."""
+    noises = noise.shape[1]
+    flat = fast_memory_format(noise.flatten(0, 1))
+    images = fast_memory_format(image.expand_as(flat))
+
+    def losses() -> Tensor:
+        moments = timesteps.repeat_interleave(noises)
+        return objective.losses(model, images, moments, flat) / noises
+
+    return grouped_gradients(model, losses, noises)

@@ -1,0 +1,78 @@
+"""Which visits stand for a checkpoint, and how much each counts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrac.errors import RetracError
+from retrac.training.ledger import Ledger
+from retrac.training.run import Checkpoint, Run
+from retrac.training.steps import Step, visit_weights
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """The replayed visits of one checkpoint.
+
+    Attributes:
+        checkpoint: the weights at which gradients are computed.
+        epochs: V epochs whose events are replayed, counted from 0.
+        weights: `[V, N]`; how much each visit's gradient counts, Σ over V = `total`.
+        total: `[N]`; w_k(i) = Σ η/B over all visits in the interval.
+    """
+
+    checkpoint: Checkpoint
+    epochs: tuple[int, ...]
+    weights: np.ndarray
+    total: np.ndarray
+
+
+def choose_checkpoints(run: Run, epochs: Sequence[int]) -> list[Checkpoint]:
+    """The run's checkpoints after the given epochs; all of them if none are given.
+
+    Raises:
+        RetracError: some epoch has no checkpoint.
+    """
+    there = {checkpoint.epoch: checkpoint for checkpoint in run.checkpoints}
+    for epoch in epochs:
+        if epoch not in there:
+            raise RetracError(
+                f"{run.path} has no checkpoint after epoch {epoch}: there are "
+                f"{', '.join(map(str, there))}"
+            )
+    return [there[epoch] for epoch in sorted(set(epochs) or there)]
+
+
+def plan_replays(run: Run, checkpoints: Sequence[Checkpoint], replay: str) -> list[Replay]:
+    """Let each checkpoint stand for the epochs since the one before it.
+
+    Args:
+        run: the run.
+        checkpoints: by epoch.
+        replay: "last", "all", or how many epochs of each interval, evenly spaced.
+    """
+    starts = [0, *(checkpoint.epoch for checkpoint in checkpoints)]
+    return [
+        _replay(checkpoint, range(start, checkpoint.epoch), replay, run.steps, run.ledger)
+        for start, checkpoint in zip(starts, checkpoints, strict=False)
+    ]
+
+
+def chosen_epochs(interval: range, replay: str) -> tuple[int, ...]:
+    """Epochs of an interval to replay; evenly spaced, always with the last."""
+    count = {"last": 1, "all": len(interval)}.get(replay) or min(int(replay), len(interval))
+    back = np.linspace(0, len(interval), count, endpoint=False).astype(int)
+    return tuple(sorted(interval[-1 - int(offset)] for offset in back))
+
+
+def _replay(
+    checkpoint: Checkpoint, interval: range, replay: str, steps: Sequence[Step], ledger: Ledger
+) -> Replay:
+    epochs = chosen_epochs(interval, replay)
+    by_visit = visit_weights(steps, ledger, interval)
+    total = by_visit.sum(0)
+    replayed = by_visit[[interval.index(epoch) for epoch in epochs]]
+    # Their weighted mean stands for all visits, so that replaying all of them is the exact sum.
+    weights = replayed / replayed.sum(0) * total
+    return Replay(checkpoint, epochs, weights, total)

@@ -1,0 +1,129 @@
+"""The train side: contributions of some samples at one checkpoint, at the events of training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retrac.data.dataset import ImageDataset
+from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.errors import RetracError
+from retrac.gradients import Directions, dots_and_norms
+from retrac.influence.method import WEIGHTINGS
+from retrac.influence.replay import Replay
+from retrac.training.inputs import training_inputs
+from retrac.training.ledger import Ledger
+
+
+@dataclass(frozen=True, eq=False)
+class Visits:
+    """All visits to some samples that one checkpoint replays, in rows, epoch by epoch.
+
+    Attributes:
+        images, timesteps, noise: what training showed the network, `[V·S, …]`.
+    """
+
+    images: Tensor
+    timesteps: Tensor
+    noise: Tensor
+
+    @staticmethod
+    def of(
+        dataset: ImageDataset,
+        ledger: Ledger,
+        flip: bool,
+        epochs: Sequence[int],
+        samples: np.ndarray,
+    ) -> "Visits":
+        """Replay the events of some samples in some epochs."""
+        inputs = [training_inputs(dataset, ledger, epoch, samples, flip) for epoch in epochs]
+        return Visits(*(torch.cat(parts) for parts in zip(*inputs, strict=True)))
+
+
+@dataclass(frozen=True, eq=False)
+class SampleScores:
+    """What one checkpoint contributes for some samples.
+
+    Attributes:
+        scores: float32 `[M, Q, S]`.
+        norms: float32 `[S, V]`, gradient norm of each replayed visit.
+        timesteps: int64 `[S, V]`.
+    """
+
+    scores: np.ndarray
+    norms: np.ndarray
+    timesteps: np.ndarray
+
+
+def sample_scores(
+    model: nn.Module,
+    objective: Objective,
+    visits: Visits,
+    replay: Replay,
+    samples: np.ndarray,
+    directions: Directions,
+    methods: Sequence[str],
+    batch: int,
+    ids: Sequence[str],
+) -> SampleScores:
+    """`⟨direction, Σ_v (η_v/B_v) w(‖g_v‖) g_v⟩` for each method, query and sample.
+
+    Args:
+        model: the network at the checkpoint.
+        objective: the run's loss.
+        visits: the samples' replayed events.
+        replay: the visits' weights.
+        samples: S indices.
+        directions: M·Q rows, method by method.
+        methods: names of weightings.
+        batch: visits in one forward and backward pass.
+        ids: the dataset's sample ids, for errors.
+
+    Raises:
+        RetracError: a gradient that is not finite; sample and checkpoint are named.
+    """
+    device = next(model.parameters()).device
+    dots, squared = [], []
+    for images, timesteps, noise in zip(
+        visits.images.split(batch),
+        visits.timesteps.split(batch),
+        visits.noise.split(batch),
+        strict=True,
+    ):
+        batch_dots, batch_norms = _pass(
+            model, objective, images.to(device), timesteps.to(device), noise.to(device), directions
+        )
+        dots.append(batch_dots.cpu())
+        squared.append(batch_norms.cpu())
+    count, epochs = len(samples), len(replay.epochs)
+    norms = torch.cat(squared).sqrt().view(epochs, count)
+    products = torch.cat(dots).view(epochs, count, len(methods), -1)
+    finite = torch.isfinite(norms).all(0) & torch.isfinite(products).all(0).flatten(1).all(1)
+    if not finite.all():
+        broken = ids[int(samples[int(torch.nonzero(~finite)[0])])]
+        raise RetracError(
+            f"the gradient of sample {broken!r} is not finite at checkpoint "
+            f"{replay.checkpoint.path.name}; leave that checkpoint out with --checkpoints"
+        )
+    counted = torch.from_numpy(replay.weights[:, samples]).float()
+    weights = torch.stack([WEIGHTINGS[method](norms) * counted for method in methods])
+    scores = torch.einsum("mvs,vsmq->mqs", weights, products)
+    return SampleScores(
+        scores.numpy(), norms.T.numpy(), visits.timesteps.view(epochs, count).T.numpy()
+    )
+
+
+def _pass(
+    model: nn.Module,
+    objective: Objective,
+    images: Tensor,
+    timesteps: Tensor,
+    noise: Tensor,
+    directions: Directions,
+) -> tuple[Tensor, Tensor]:
+    images, noise = fast_memory_format(images), fast_memory_format(noise)
+    return dots_and_norms(
+        model, lambda: objective.losses(model, images, timesteps, noise), directions
+    )

@@ -1,0 +1,118 @@
+"""What the page says, as plain values: every number in it comes from here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from retrac.influence.attribution import Attribution, Ranked
+from retrac.report import wording
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One query's lists under one method.
+
+    `exponent` is the power of ten in which their scores are written.
+    """
+
+    method: str
+    exponent: int
+    proponents: Sequence[Ranked]
+    opponents: Sequence[Ranked]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query and its lists; an empty label means that it has none."""
+
+    index: int
+    id: str
+    label: str
+    rankings: Sequence[Ranking]
+
+
+@dataclass(frozen=True)
+class Influential:
+    """A generally influential sample, and the number of queries it serves."""
+
+    sample: int
+    id: str
+    label: str
+    queries: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One method over all queries.
+
+    Attributes:
+        method: its key.
+        influential: the generally influential samples, those that serve most queries first.
+        unique: distinct samples among all proponents, as a share of them.
+        same_label: share of the labelled queries' proponents that have the query's label, or None.
+    """
+
+    method: str
+    influential: Sequence[Influential]
+    unique: float
+    same_label: float | None
+
+
+def queries(attribution: Attribution, k: int) -> list[Query]:
+    """Collect every query with its top k proponents and opponents under each method."""
+    data = attribution.dataset
+    return [
+        Query(
+            index=index,
+            id=str(data["query_id"].values[index]),
+            label=str(data["query_label"].values[index]),
+            rankings=[_ranking(attribution, index, method, k) for method in attribution.methods],
+        )
+        for index in range(data.sizes["query"])
+    ]
+
+
+def summaries(attribution: Attribution, asked: Sequence[Query], k: int) -> list[Summary]:
+    """Sum up each method over the queries."""
+    return [
+        _summary(
+            method,
+            _influential(attribution, method, k),
+            [(query.label, query.rankings[place].proponents) for query in asked],
+        )
+        for place, method in enumerate(attribution.methods)
+    ]
+
+
+def shown(asked: Sequence[Query], summed: Sequence[Summary]) -> set[int]:
+    """Return the samples whose pictures the page needs."""
+    lists = (
+        part for query in asked for r in query.rankings for part in (r.proponents, r.opponents)
+    )
+    listed = {entry.sample for part in lists for entry in part}
+    return listed.union(entry.sample for summary in summed for entry in summary.influential)
+
+
+def _ranking(attribution: Attribution, query: int, method: str, k: int) -> Ranking:
+    proponents = attribution.proponents(query, method, k)
+    opponents = attribution.opponents(query, method, k)
+    scores = [entry.score for entry in (*proponents, *opponents)]
+    return Ranking(method, wording.exponent(scores), proponents, opponents)
+
+
+def _influential(attribution: Attribution, method: str, k: int) -> list[Influential]:
+    ids, labels = (attribution.dataset[name].values for name in ("sample_id", "sample_label"))
+    counts = attribution.generally_influential(method, k)
+    return [Influential(s, str(ids[s]), str(labels[s]), count) for s, count in counts.items()]
+
+
+def _summary(
+    method: str, influential: Sequence[Influential], lists: Sequence[tuple[str, Sequence[Ranked]]]
+) -> Summary:
+    entries = [(label, entry) for label, ranked in lists for entry in ranked]
+    same = [entry.label == label for label, entry in entries if label and entry.label]
+    return Summary(
+        method=method,
+        influential=influential,
+        unique=len({entry.sample for _, entry in entries}) / max(1, len(entries)),
+        same_label=sum(same) / len(same) if same else None,
+    )

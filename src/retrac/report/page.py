@@ -1,0 +1,112 @@
+"""An attribution as one self-contained HTML page."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from retrac.data.images import Pixels, to_pil
+from retrac.errors import RetracError
+from retrac.files import write_whole
+from retrac.influence.attribution import Attribution
+from retrac.report import content, figures, wording
+from retrac.report.canvas import svg_uri
+
+FILTERS = ("signed", "power", "timesteps", "tally", "percent", "method_name")
+"""Functions of `wording` that the template may call."""
+PIXEL_ART = 64
+"""Images up to this size are shown with sharp pixels when enlarged."""
+THUMBNAIL = 256
+"""Larger images are scaled down to this size, to keep the page light."""
+
+
+def write_report(attribution: Attribution, path: Path, k: int = 8) -> Path:
+    """Write the page: per query its top k proponents and opponents under each method.
+
+    Raises:
+        RetracError: k below 1, `path` is a folder, no space left, or no permission.
+    """
+    path = Path(path)
+    if k < 1:
+        raise RetracError(f"cannot report the top {k} samples: k must be at least 1")
+    if path.is_dir():
+        raise RetracError(f"{path} is a folder: give the file to write, as {path / 'report.html'}")
+    html = render(attribution, k)
+    with write_whole(path) as temporary:
+        # File names may hold bytes that are not text; a page with a "?" is better than none.
+        temporary.write_bytes(html.encode("utf-8", errors="replace"))
+    return path
+
+
+def render(attribution: Attribution, k: int) -> str:
+    """Return the page as HTML."""
+    asked = content.queries(attribution, k)
+    summed = content.summaries(attribution, asked, k)
+    height, width = attribution.dataset["query_image"].shape[-2:]
+    config = dict(attribution.config)
+    run = config.pop("run", {})
+    return _template().render(
+        headline=_headline(len(asked)),
+        samples=attribution.dataset.sizes["sample"],
+        k=min(k, attribution.dataset.sizes["sample"]),
+        queries=asked,
+        summaries=summed,
+        served={s.method: {entry.sample: entry.queries for entry in s.influential} for s in summed},
+        marks=any(s.influential for s in summed),
+        methods=wording.METHODS,
+        pictures=_pictures(attribution, content.shown(asked, summed)),
+        blank=_png_uri(Image.new("LA", (width, height))),
+        width=width,
+        height=height,
+        pixels=max(width, height) <= PIXEL_ART,
+        norms={
+            "uri": svg_uri(figures.norms_by_timestep(attribution)),
+            "alt": f"Gradient norm against timestep. {figures.norm_finding(attribution)}.",
+        },
+        run=wording.facts(run),
+        settings=wording.facts(config),
+    )
+
+
+def _template() -> Any:
+    environment = Environment(
+        loader=PackageLoader("retrac", "report"),
+        autoescape=True,  # ids and labels come from file names: never trust them
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update({name: getattr(wording, name) for name in FILTERS})
+    return environment.get_template("template.html.j2")
+
+
+def _headline(queries: int) -> str:
+    images = "this image" if queries == 1 else f"these {queries} images"
+    return f"Which training images taught the model {images}?"
+
+
+def _pictures(attribution: Attribution, samples: set[int]) -> dict[str, str]:
+    """Map the style class of each picture to its URI, so that each is in the page only once."""
+    data = attribution.dataset
+    asked = {f"q{index}": image for index, image in enumerate(data["query_image"].values)}
+    stored = {
+        f"s{int(sample)}": image
+        for sample, image in zip(data["shown"].values, data["sample_image"].values, strict=True)
+        if int(sample) in samples
+    }
+    return {name: _picture_uri(image) for name, image in (asked | stored).items()}
+
+
+def _picture_uri(pixels: Pixels) -> str:
+    image = to_pil(pixels)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return _png_uri(image)
+
+
+def _png_uri(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,97 @@
+"""Numbers and names as a reader wants them on the page."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+METHODS = {
+    "tracin": (
+        "TracIn",
+        "The dot product of the sample’s gradient, at the events where training visited it, with "
+        "the query’s gradient, added up over the checkpoints. Samples with a large gradient norm, "
+        "caused by the timestep at which they happened to be trained, can top every query’s list: "
+        "the dominating norm effect.",
+    ),
+    "retrac": (
+        "ReTrac",
+        "The same sum with every gradient normalised to length one first. Only the direction of a "
+        "gradient counts, so a large gradient norm no longer lifts a sample into every list.",
+    ),
+}
+"""Method -> its name on the page, and what it computes."""
+
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def method_name(method: str) -> str:
+    """Return the name under which a method is known."""
+    return METHODS.get(method, (method, ""))[0]
+
+
+def exponent(values: Iterable[float]) -> int:
+    """Return the power of ten of the largest magnitude, to be written once for all values."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return math.floor(math.log10(largest)) if largest > 0 else 0
+
+
+def power(exponent: int) -> str:
+    """Write a power of ten: -4 -> 10⁻⁴."""
+    return "10" + str(exponent).translate(_SUPERSCRIPTS)
+
+
+def signed(value: float, exponent: int) -> str:
+    """Write a score in units of its power of ten, with a real minus sign."""
+    mantissa = value * 10.0**-exponent
+    return f"{mantissa:+.2f}".replace("-", "−")
+
+
+def timesteps(values: Sequence[int]) -> str:
+    """Write the timesteps of a sample's replayed events; of many, how many and their range."""
+    if not values:
+        return "no event"
+    # Spaces and dashes that do not break, so that narrow columns wrap at the comma only.
+    if len(values) <= 2:
+        return f"t\u00a0=\u00a0{', '.join(map(str, values))}"
+    span = f"{min(values)}\u2060–\u2060{max(values)}"
+    return f"t\u00a0=\u00a0{span}, {len(values)}\u00a0events"
+
+
+def tally(labels: Iterable[str]) -> str:
+    """Count labels, most frequent first: `3 ×7, 8 ×1`; empty where nothing is labelled."""
+    counts = Counter(label for label in labels if label)
+    return ", ".join(f"{label} ×{count}" for label, count in counts.most_common(3))
+
+
+def percent(share: float) -> str:
+    """Write a share of one in percent."""
+    return f"{100 * share:.0f} %"
+
+
+def facts(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Flatten settings into rows of (name, value) for a table."""
+    rows: list[tuple[str, str]] = []
+    for key, value in settings.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            rows += facts(value, prefix=f"{name}: ")
+        else:
+            rows.append((name, fact(value)))
+    return rows
+
+
+def fact(value: Any) -> str:
+    """Write one value of the settings."""
+    if value is None or value == "" or value == []:
+        return "–"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (int, np.integer)):
+        return f"{value}"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(fact(item) for item in value)
+    return str(value)

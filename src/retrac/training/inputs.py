@@ -1,0 +1,24 @@
+"""What an event shows the network: the same for training and for its replay."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrac.data.dataset import ImageDataset
+from retrac.training.ledger import Ledger
+
+
+def training_inputs(
+    dataset: ImageDataset, ledger: Ledger, epoch: int, indices: np.ndarray, flip: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What training showed the network of some samples in one epoch.
+
+    Returns:
+        Images `[B, C, H, W]` in [-1, 1], mirrored where the events say so and `flip` is on,
+        timesteps `[B]` and noise `[B, C, H, W]`.
+    """
+    events = ledger.events(epoch, indices, dataset.shape)
+    images = dataset.tensors(indices)
+    if flip:
+        images = torch.where(events.flips.view(-1, 1, 1, 1), images.flip(-1), images)
+    return images, events.timesteps, events.noise

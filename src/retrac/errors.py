@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 class RetracError(Exception):
-    """An error with a one-line message for the user; the command line prints it and exits with 2."""
+    """An error with a one-line message for the user; the command line prints it and exits 2."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> RetracError:

@@ -49,6 +49,8 @@ def progress(
         task = bar.add_task(description, total=total, completed=done, unit=unit, note="")
 
         def advance(steps: int = 1, note: str | None = None) -> None:
-            bar.update(task, advance=steps, **({} if note is None else {"note": note}))
+            if note is not None:
+                bar.update(task, note=note)
+            bar.advance(task, steps)
 
         yield advance

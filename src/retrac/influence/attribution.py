@@ -1,7 +1,5 @@
 """The result of an attribution: labelled scores, and the few questions people ask of them."""
 
-import json
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +11,10 @@ import xarray as xr
 
 from retrac.data.images import to_pil
 from retrac.errors import RetracError, unknown
-from retrac.files import read_json, write_whole
+from retrac.files import write_whole
+from retrac.influence.store import open_result, save_result
 
-SCORES = "scores.zarr"
-CONFIG = "attribution.json"
+KIND = "attribution"
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,20 @@ class Attribution:
     @property
     def scores(self) -> xr.DataArray:
         """Scores `[method, query, sample]`: the sum over checkpoints."""
-        return self.contributions.sum("checkpoint")
+        return self.contributions.sum("checkpoint", skipna=False)
+
+    def scores_of(self, method: str) -> xr.DataArray:
+        """Scores of one method, `[query, sample]`.
+
+        The same as `scores.sel({"method": method})`; beware of `scores.sel(method=...)`, which
+        xarray takes for its own argument of that name and ignores.
+
+        Raises:
+            RetracError: a method that was not scored.
+        """
+        if method not in self.methods:
+            raise unknown("method", method, self.methods)
+        return self.scores.sel({"method": method})
 
     @property
     def contributions(self) -> xr.DataArray:
@@ -95,21 +106,16 @@ class Attribution:
         return {s: n for s, n in counts.most_common() if n >= max(2, share * queries)}
 
     def save(self, path: str | Path) -> Path:
-        """Write the folder `path`: `scores.zarr`, `attribution.json` and the queries as PNG.
+        """Write the folder `path`: `scores.zarr`, `config.json` and the queries as PNG.
 
         Raises:
             RetracError: no space left; what was at `path` before is still there.
         """
         path = Path(path)
-        with write_whole(path) as folder:
-            folder.mkdir()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # zarr on string arrays
-                self.dataset.to_zarr(folder / SCORES, zarr_format=2, consolidated=True)
-            (folder / CONFIG).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
-            (folder / "queries").mkdir()
-            for index, image in enumerate(self.dataset["query_image"].values):
-                to_pil(image).save(folder / "queries" / f"query-{index:04d}.png")
+        save_result(path, KIND, self.dataset, self.config)
+        for index, image in enumerate(self.dataset["query_image"].values):
+            with write_whole(path / "queries" / f"query-{index:04d}.png") as temporary:
+                to_pil(image).save(temporary, format="png")
         return path
 
     @staticmethod
@@ -117,30 +123,18 @@ class Attribution:
         """Read a folder written by `save`.
 
         Raises:
-            RetracError: absent or damaged.
+            RetracError: absent, or damaged.
         """
-        path = Path(path)
-        if not (path / SCORES).is_dir():
-            raise RetracError(f"{path} is not an attribution: it has no {SCORES}")
-        config = read_json(path / CONFIG)
-        try:
-            dataset = xr.open_zarr(path / SCORES).load()
-        except Exception as error:  # zarr, numcodecs and xarray each have their own
-            raise RetracError(
-                f"{path / SCORES} is damaged ({error}); delete {path} and attribute again"
-            ) from error
-        return Attribution(dataset, config)
+        return Attribution(*open_result(Path(path), KIND))
 
     def _ranked(self, query: int, method: str, k: int, sign: int) -> list[Ranked]:
-        data = self.dataset
-        if method not in self.methods:
-            raise unknown("method", method, self.methods)
+        data, by_query = self.dataset, self.scores_of(method).values
         if not 0 <= query < data.sizes["query"]:
             raise RetracError(
                 f"query {query} does not exist: this attribution has {data.sizes['query']} "
                 "queries, counted from 0"
             )
-        scores = self.scores.sel(method=method).values[query]
+        scores = by_query[query]
         order = np.argsort(sign * scores, kind="stable")[:k]
         timesteps = data["train_timestep"].values
         return [

@@ -1,6 +1,6 @@
 """The query side: one direction in parameter space per query and method."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +34,7 @@ def query_gradients(
     methods: Sequence[str],
     block: int,
     names: Sequence[str],
+    advance: Callable[[int], None] = lambda timesteps: None,
 ) -> QueryGradients:
     """Average each query's gradient over noises, weight each timestep, average over timesteps.
 
@@ -50,6 +51,7 @@ def query_gradients(
         methods: names of weightings.
         block: timesteps in a pass; their gradients are held in memory.
         names: the queries' ids, for errors.
+        advance: told how many timesteps each pass has done.
 
     Raises:
         RetracError: a gradient that is not finite; the query is named.
@@ -63,7 +65,10 @@ def query_gradients(
         for start in range(0, steps, block):
             part = slice(start, start + block)
             gradients, squared = _pass(
-                model, objective, image.to(device), plan.timesteps[part].to(device),
+                model,
+                objective,
+                image.to(device),
+                plan.timesteps[part].to(device),
                 noise[part].to(device),
             )
             norm = squared.sqrt()
@@ -76,6 +81,7 @@ def query_gradients(
                     empty = values.new_zeros(len(methods), queries, values.shape[1])
                     rows[name] = (layout, empty)
                 rows[name][1][:, query] += weights @ values
+            advance(len(norm))
     flat = {name: (layout, values.flatten(0, 1)) for name, (layout, values) in rows.items()}
     return QueryGradients(Directions.from_rows(flat), norms)
 

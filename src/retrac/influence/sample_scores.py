@@ -56,6 +56,10 @@ class SampleScores:
     norms: np.ndarray
     timesteps: np.ndarray
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By name."""
+        return {"scores": self.scores, "norms": self.norms, "timesteps": self.timesteps}
+
 
 def sample_scores(
     model: nn.Module,

@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -25,6 +26,8 @@ MARK = "#c8553d"
 
 # From the first checkpoint to the last; all of middle lightness, to be seen on white and on black.
 _COURSE = LinearSegmentedColormap.from_list("course", ["#3f8fa8", "#8d7cb8", "#d0703f"])
+
+_EDGE: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.12}
 
 
 def course(count: int) -> list[str]:
@@ -78,7 +81,7 @@ def legend(figure: Figure, handles: Sequence[Artist]) -> None:
     figure.legend(
         handles=list(handles),
         loc="outside lower left",
-        ncols=4,
+        ncols=3,
         frameon=False,
         labelcolor=INK,
         fontsize=9,
@@ -97,7 +100,7 @@ def save_png(figure: Figure, path: Path) -> Path:
         RetracError: no space left, or no permission.
     """
     with write_whole(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, facecolor="white")
+        figure.savefig(temporary, format="png", dpi=150, facecolor="white", **_EDGE)
     return path
 
 
@@ -108,7 +111,9 @@ def svg_uri(figure: Figure) -> str:
     """
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "retrac"}):
-        figure.savefig(buffer, format="svg", transparent=True, dpi=110, metadata={"Date": None})
+        figure.savefig(
+            buffer, format="svg", transparent=True, dpi=110, metadata={"Date": None}, **_EDGE
+        )
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     style = (

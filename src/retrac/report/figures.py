@@ -29,7 +29,7 @@ def norms_by_timestep(attribution: Attribution) -> Figure:
     """Show norms against timesteps: a line per checkpoint for the queries, a dot per event."""
     data = attribution.dataset
     colours = course(data.sizes["checkpoint"])
-    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    figure = Figure(figsize=(5.2, 4.8), layout="constrained")
     axes = figure.add_subplot()
     timesteps, norms, checkpoint = _events(attribution)
     _dots(axes, timesteps, norms, [colours[index] for index in checkpoint])
@@ -84,8 +84,7 @@ def sample_norms(
             axes.axvline(timestep, color=MARK, linewidth=1.2, linestyle="--")
         axes.plot(np.asarray(timesteps), curve, color=colour, linewidth=1.8)
         _panel(axes, epoch)
-    _axis_names(figure)
-    legend(figure, [Line2D([], [], color=MARK, linestyle="--", label="timestep of training")])
+    _axis_names(figure, f"{TIMESTEP}; dashed: trained there")
     return figure
 
 
@@ -115,11 +114,13 @@ def image_grid(images: Pixels, captions: Sequence[str], columns: int, title: str
         figsize=(1.3 * columns, (1.3 + 0.16 * lines) * rows + 0.5), layout="constrained"
     )
     cells = figure.subplots(rows, columns, squeeze=False).ravel()
-    for cell in cells:
-        cell.axis("off")
     for cell, image, caption in zip(cells, images, captions, strict=False):
         cell.imshow(to_pil(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        cell.set_title(caption.replace("$", r"\$"), y=-0.03, va="top", fontsize=8, color=INK)
+        cell.set_xlabel(caption.replace("$", r"\$"), fontsize=8, color=INK)
+        cell.set(xticks=[], yticks=[])
+        cell.spines[:].set_visible(False)
+    for unused in cells[len(images) :]:
+        unused.remove()
     head(figure, title)
     return figure
 
@@ -163,6 +164,6 @@ def _panel(axes: Axes, epoch: int) -> None:
     quiet(axes)
 
 
-def _axis_names(figure: Figure) -> None:
-    figure.supxlabel(TIMESTEP, color=INK, fontsize=10)
+def _axis_names(figure: Figure, horizontal: str = TIMESTEP) -> None:
+    figure.supxlabel(horizontal, color=INK, fontsize=10)
     figure.supylabel(NORM, color=INK, fontsize=10)

@@ -59,10 +59,9 @@ def timesteps(values: Sequence[int]) -> str:
     return f"t\u00a0=\u00a0{span}, {len(values)}\u00a0events"
 
 
-def tally(labels: Iterable[str]) -> str:
-    """Count labels, most frequent first: `3 ×7, 8 ×1`; empty where nothing is labelled."""
-    counts = Counter(label for label in labels if label)
-    return ", ".join(f"{label} ×{count}" for label, count in counts.most_common(3))
+def tally(labels: Iterable[str]) -> list[tuple[str, int]]:
+    """Return the three most frequent labels and their counts; none where nothing is labelled."""
+    return Counter(label for label in labels if label).most_common(3)
 
 
 def percent(share: float) -> str:

@@ -61,12 +61,12 @@ def latest_state(output: Path) -> Path | None:
     return max(folders, key=lambda folder: read_point(folder).step, default=None)
 
 
-def _differences(earlier: dict[str, Any], now: dict[str, Any], name: str = "") -> list[str]:
+def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     found = []
     for key in sorted({*earlier, *now} - FREE - {"dataset_path"}):
         before, after = earlier.get(key), now.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += _differences(before, after, key)
+            found += _differences(before, after)
         elif before != after:
             found.append(f"{key} was {before}, now {after}")
     return found

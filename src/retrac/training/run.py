@@ -1,5 +1,7 @@
 """The run folder: what a training run left, opened for reading."""
 
+import hashlib
+import json
 import platform
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,6 +143,12 @@ class Run:
     def steps(self) -> list[Step]:
         """All optimiser steps."""
         return read_steps(self.path)
+
+    @property
+    def identity(self) -> str:
+        """Tells this training from any other: its record, and how it went."""
+        told = json.dumps([self.record, self.steps[-1]], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     @property
     def objective(self) -> Objective:

@@ -1,0 +1,101 @@
+"""How to split the work so that it stays within a memory budget."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DModel
+
+from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.errors import RetracError
+from retrac.gradients.gradient import SLICE_BYTES
+from retrac.gradients.memory import activation_bytes, free_bytes, weight_bytes
+from retrac.influence.config import ComputeConfig, parse_bytes
+from retrac.influence.plan import Plan
+
+MOST_ROWS = 64
+"""Images in a pass: more of them make it no faster."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Sizes of the parts that are in memory at one time.
+
+    Attributes:
+        queries: in a block.
+        batch: visits in a pass of the train side.
+        timesteps: of the plan, in a pass of the query side.
+    """
+
+    queries: int
+    batch: int
+    timesteps: int
+
+
+def choose_device(config: ComputeConfig) -> torch.device:
+    """The device to compute on.
+
+    Raises:
+        RetracError: asked for, but not there.
+    """
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    name = config.device
+    if name == "auto":
+        name = "cuda" if there["cuda"] else "cpu"
+    if not there[name]:
+        raise RetracError(f"there is no {name} device here; use --device auto")
+    return torch.device(name)
+
+
+def split_work(
+    model: UNet2DModel,
+    objective: Objective,
+    shape: tuple[int, int, int],
+    plan: Plan,
+    queries: int,
+    methods: int,
+    config: ComputeConfig,
+) -> Split:
+    """Divide the memory budget between query gradients and one batch.
+
+    Raises:
+        RetracError: the budget cannot hold one query and one image.
+    """
+    device = next(model.parameters()).device
+    budget = parse_bytes(config.memory_budget) if config.memory_budget else free_bytes(device) // 2
+    weights = weight_bytes(model)
+    row = activation_bytes(model, lambda: _probe(model, objective, shape, device))
+    direction = methods * weights
+    timestep = plan.noises * row + 2 * weights
+    fixed = weights + 4 * SLICE_BYTES
+    least = fixed + direction + max(row, timestep)
+    if budget < least:
+        raise RetracError(
+            f"a memory budget of {_megabytes(budget)} is too small for this network: it needs at "
+            f"least {_megabytes(least)}; raise --memory-budget or lower --plan-noises"
+        )
+    free = budget - fixed
+    block = max(1, min(queries, free // 2 // direction))
+    left = free - block * direction
+    if left < max(row, timestep):
+        block, left = 1, free - direction
+    return Split(
+        queries=block,
+        batch=max(1, min(MOST_ROWS, left // row)),
+        timesteps=max(1, min(len(plan.timesteps), MOST_ROWS // plan.noises or 1, left // timestep)),
+    )
+
+
+def _probe(
+    model: UNet2DModel, objective: Objective, shape: tuple[int, int, int], device: torch.device
+) -> torch.Tensor:
+    images = fast_memory_format(torch.zeros(2, *shape, device=device))
+    timesteps = torch.zeros(2, dtype=torch.int64, device=device)
+    return objective.losses(model, images, timesteps, images)
+
+
+def _megabytes(amount: int) -> str:
+    return f"{amount / 2**20:.0f}MB"

@@ -1,0 +1,164 @@
+"""Gradient norms by timestep: the cause of the dominating norm effect."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.errors import RetracError
+from retrac.gradients import squared_norms
+from retrac.influence.config import ComputeConfig
+from retrac.influence.memory import MOST_ROWS, choose_device
+from retrac.influence.replay import choose_checkpoints
+from retrac.influence.store import save_result
+from retrac.progress import progress
+from retrac.training.inputs import training_inputs
+from retrac.training.run import Checkpoint, Run
+
+KIND = "analysis of norms"
+
+
+@dataclass(frozen=True, eq=False)
+class Norms:
+    """Norms ‖∇L(θ_k; x, t, ε)‖ over all parameters together, with the ε of training.
+
+    Attributes:
+        dataset:
+            - `sample_norm[checkpoint, timestep]`: of one sample, over timesteps;
+            - `sample_timestep[checkpoint]`, `sample_trained_norm[checkpoint]`: where it was
+              trained in the last epoch before the checkpoint, and its norm there;
+            - `train_norm`, `train_timestep[checkpoint, sample]`: of many samples, where they were
+              trained in that epoch.
+        config: the sample and the facts of the run.
+    """
+
+    dataset: xr.Dataset
+    config: Mapping[str, Any]
+
+    def save(self, path: str | Path) -> None:
+        """Write the folder `path`, whole or not at all."""
+        save_result(Path(path), KIND, self.dataset, self.config)
+
+
+def norms(
+    run: Run,
+    sample: int = 0,
+    *,
+    timesteps: int = 100,
+    samples: int = 2000,
+    checkpoints: Sequence[int] = (),
+    compute: ComputeConfig | None = None,
+) -> Norms:
+    """Measure one sample over timesteps, and many samples at their training timesteps.
+
+    Args:
+        run: a training run.
+        sample: its index.
+        timesteps: how many, evenly spaced.
+        samples: at most so many, evenly spread over the training set.
+        checkpoints: their epochs; all by default.
+        compute: the device.
+
+    Raises:
+        RetracError: no such sample or checkpoint, or a gradient that is not finite.
+    """
+    dataset = run.dataset
+    if not 0 <= sample < len(dataset):
+        raise RetracError(
+            f"there is no sample {sample}: the training set has {len(dataset)}, from 0"
+        )
+    if timesteps < 1 or samples < 1:
+        raise RetracError("--timesteps and --samples must be at least 1")
+    chosen = choose_checkpoints(run, checkpoints)
+    device = choose_device(compute or ComputeConfig())
+    steps = run.config.objective.timesteps
+    spread = np.unique(np.linspace(min(1, steps - 1), steps - 1, timesteps).astype(int))
+    many = np.unique(np.linspace(0, len(dataset) - 1, min(samples, len(dataset))).astype(int))
+    one: dict[str, list[Any]] = {"curve": [], "timestep": [], "norm": []}
+    trained: dict[str, list[np.ndarray]] = {"timestep": [], "norm": []}
+    total = len(chosen) * (len(spread) + 1 + len(many))
+    with progress("norms", total, "gradients") as advance:
+        for checkpoint in chosen:
+            measure = _Measure(run, checkpoint, device, advance)
+            image, moment, noise = measure.inputs(np.array([sample]))
+            along = torch.cat((torch.from_numpy(spread), moment))
+            size = (len(along), *image.shape[1:])
+            found = measure(image.expand(size), along, noise.expand(size), [dataset.ids[sample]])
+            one["curve"].append(found[:-1])
+            one["norm"].append(found[-1])
+            one["timestep"].append(int(moment))
+            images, moments, noises = measure.inputs(many)
+            trained["norm"].append(
+                measure(images, moments, noises, [dataset.ids[index] for index in many])
+            )
+            trained["timestep"].append(moments.numpy())
+    by_sample = ("checkpoint", "sample")
+    return Norms(
+        xr.Dataset(
+            {
+                "sample_norm": (("checkpoint", "timestep"), np.stack(one["curve"])),
+                "sample_timestep": ("checkpoint", one["timestep"]),
+                "sample_trained_norm": ("checkpoint", np.array(one["norm"])),
+                "train_norm": (by_sample, np.stack(trained["norm"])),
+                "train_timestep": (by_sample, np.stack(trained["timestep"])),
+            },
+            coords={
+                "checkpoint": [checkpoint.epoch for checkpoint in chosen],
+                "timestep": spread,
+                "sample": many,
+            },
+        ),
+        {"sample": sample, "sample id": dataset.ids[sample], "run": run.facts},
+    )
+
+
+class _Measure:
+    """Norms at one checkpoint."""
+
+    def __init__(
+        self, run: Run, checkpoint: Checkpoint, device: torch.device, advance: Any
+    ) -> None:
+        self._run = run
+        self._checkpoint = checkpoint
+        self._device = device
+        self._advance = advance
+        self._model: nn.Module = checkpoint.load(run.shape).to(device)
+        self._objective: Objective = run.objective
+
+    def inputs(self, indices: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, timesteps and noise of the last epoch before the checkpoint."""
+        run, epoch = self._run, self._checkpoint.epoch - 1
+        return training_inputs(run.dataset, run.ledger, epoch, indices, run.config.flip)
+
+    def __call__(
+        self, images: Tensor, timesteps: Tensor, noise: Tensor, ids: Sequence[str]
+    ) -> np.ndarray:
+        """Norms `[B]`, float32."""
+        found = []
+        for parts in zip(*(t.split(MOST_ROWS) for t in (images, timesteps, noise)), strict=True):
+            x, t, e = (part.to(self._device) for part in parts)
+            x, e = fast_memory_format(x), fast_memory_format(e)
+            found.append(
+                squared_norms(
+                    self._model,
+                    lambda x=x, t=t, e=e: self._objective.losses(self._model, x, t, e),  # type: ignore[misc]
+                )
+                .sqrt()
+                .cpu()
+                .numpy()
+            )
+            self._advance(len(t), note=f"epoch {self._checkpoint.epoch}")
+        every = np.concatenate(found)
+        if not np.isfinite(every).all():
+            broken = ids[min(int(np.argmin(np.isfinite(every))), len(ids) - 1)]
+            raise RetracError(
+                f"the gradient of sample {broken!r} is not finite at checkpoint "
+                f"{self._checkpoint.path.name}; leave that checkpoint out with --checkpoints"
+            )
+        return every

@@ -1,0 +1,89 @@
+"""Finished pieces of long work, kept on disk until the whole is saved."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from retrac.errors import RetracError
+from retrac.files import read_json, remove, write_json, write_whole
+
+SETTINGS = "settings.json"
+
+
+class Parts:
+    """A folder of arrays by name, for one setting of the work; or memory, without a folder.
+
+    Args:
+        folder: where pieces are kept; None keeps them in memory.
+        settings: what decides the result. Pieces made under other settings are not mixed in.
+
+    Raises:
+        RetracError: the folder holds pieces of other settings.
+    """
+
+    def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._memory: dict[str, dict[str, np.ndarray]] = {}
+        if folder is None:
+            return
+        if not (folder / SETTINGS).is_file():
+            remove(folder)
+            write_json(folder / SETTINGS, settings)
+        elif read_json(folder / SETTINGS) != json.loads(json.dumps(settings)):
+            raise RetracError(
+                f"{folder} holds interrupted work with other settings: repeat that command to end "
+                "it, choose another --output, or delete the folder"
+            )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._memory or (self._folder is not None and self._path(name).is_file())
+
+    def put(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Keep a piece, whole or not at all."""
+        if self._folder is None:
+            self._memory[name] = arrays
+            return
+        with write_whole(self._path(name)) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    def get(self, name: str) -> dict[str, np.ndarray]:
+        """A piece that was kept.
+
+        Raises:
+            RetracError: its file is damaged.
+        """
+        if self._folder is None:
+            return self._memory[name]
+        try:
+            with np.load(self._path(name), allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            raise RetracError(
+                f"{self._path(name)} is damaged ({error}); delete it and run again"
+            ) from error
+
+    def discard(self) -> None:
+        """Forget all pieces: the whole is saved."""
+        self._memory.clear()
+        if self._folder is not None:
+            remove(self._folder)
+
+    def _path(self, name: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{name}.npz"
+
+
+def digest(*contents: Any) -> str:
+    """A short fingerprint of JSON values and arrays."""
+    found = hashlib.sha256()
+    for content in contents:
+        if isinstance(content, np.ndarray):
+            found.update(str(content.shape).encode() + np.ascontiguousarray(content).tobytes())
+        else:
+            found.update(json.dumps(content, sort_keys=True).encode())
+    return found.hexdigest()[:16]

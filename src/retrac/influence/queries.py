@@ -1,0 +1,117 @@
+"""The images to be explained: training samples, generated images, or files."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrac.data.images import read_images
+from retrac.diffusion.sampling import generate
+from retrac.errors import RetracError
+from retrac.training.run import Run
+
+STEPS = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Images to be explained.
+
+    Attributes:
+        name: short, fit for a folder name.
+        images: uint8 `[Q, C, H, W]`.
+        ids: Q names.
+        labels: Q labels; empty where there is none.
+    """
+
+    name: str
+    images: np.ndarray
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def tensors(self) -> Tensor:
+        """Float32 `[Q, C, H, W]` in [-1, 1]."""
+        return torch.from_numpy(self.images).float() / 127.5 - 1
+
+
+def open_queries(run: Run, text: str, seed: int = 0) -> Queries:
+    """Find the queries that a text names.
+
+    Args:
+        run: the run that they are put to.
+        text: `generated:8` (images that the run's last checkpoint makes), `train:16` (16 samples
+            evenly spread over the training set), `train:3,17` (these samples; `train:3,` for a
+            single one), or the path of an image or of a folder of images.
+        seed: of generated queries.
+
+    Raises:
+        RetracError: no such samples or files, or images of another size.
+    """
+    if match := re.fullmatch(r"generated:(\d+)", text):
+        return generated(run, _count(match[1], text), seed)
+    if match := re.fullmatch(r"train:(\d+)", text):
+        count, size = _count(match[1], text), len(run.dataset)
+        if count > size:
+            raise RetracError(f"queries {text!r}: the training set has only {size} samples")
+        spread = np.linspace(0, size, count, endpoint=False).astype(int)
+        return training_samples(run, f"train-{count}", [int(index) for index in spread])
+    if match := re.fullmatch(r"train:((?:\d+,)+\d*)", text):
+        indices = [int(index) for index in match[1].split(",") if index]
+        return training_samples(run, "train-" + "-".join(map(str, indices[:8])), indices)
+    if not Path(text).exists():
+        raise RetracError(
+            f"queries {text!r}: neither generated:N, train:N, train:I,J, nor a file or folder "
+            "that exists"
+        )
+    path = Path(text)
+    ids, images = read_images(path, run.shape)
+    return Queries(path.stem or "images", images, tuple(ids), ("",) * len(ids))
+
+
+def generated(run: Run, count: int, seed: int) -> Queries:
+    """Images that the run's last checkpoint makes by DDIM in 50 steps."""
+    checkpoint = run.checkpoints[-1]
+    images = generate(
+        checkpoint.load_for_generation(run.shape),
+        run.scheduler,
+        run.shape,
+        range(count),
+        seed=seed,
+        steps=STEPS,
+    )
+    ids = tuple(f"generated/seed-{seed}/{index:04d}" for index in range(count))
+    return Queries(f"generated-{count}-seed-{seed}", images, ids, ("",) * count)
+
+
+def training_samples(run: Run, name: str, indices: Sequence[int]) -> Queries:
+    """Samples of the training set as queries.
+
+    Raises:
+        RetracError: an index outside the training set.
+    """
+    dataset = run.dataset
+    for index in indices:
+        if not 0 <= index < len(dataset):
+            raise RetracError(
+                f"there is no sample {index}: the training set has {len(dataset)}, from 0"
+            )
+    labels = dataset.labels or ("",) * len(dataset)
+    return Queries(
+        name,
+        dataset.images[list(indices)],
+        tuple(dataset.ids[index] for index in indices),
+        tuple(labels[index] for index in indices),
+    )
+
+
+def _count(number: str, text: str) -> int:
+    if int(number) < 1:
+        raise RetracError(f"queries {text!r}: ask for at least one")
+    return int(number)

@@ -1,0 +1,132 @@
+"""Query side and train side at one checkpoint, for whoever combines them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor
+
+from retrac.gradients import Directions
+from retrac.influence.config import AttributeConfig
+from retrac.influence.memory import Split, choose_device, split_work
+from retrac.influence.plan import Plan
+from retrac.influence.query_gradients import QueryGradients, query_gradients
+from retrac.influence.replay import Replay, choose_checkpoints, plan_replays
+from retrac.influence.sample_scores import SampleScores, Visits, sample_scores
+from retrac.training.run import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """A run, and how its scores are computed."""
+
+    run: Run
+    config: AttributeConfig
+    replays: tuple[Replay, ...]
+    plan: Plan
+    device: torch.device
+
+    @staticmethod
+    def of(run: Run, config: AttributeConfig) -> "Scorer":
+        """Choose checkpoints and events.
+
+        Raises:
+            RetracError: a checkpoint or the device is not there.
+        """
+        chosen = choose_checkpoints(run, config.checkpoints)
+        return Scorer(
+            run,
+            config,
+            tuple(plan_replays(run, chosen, config.replay)),
+            Plan.of(config.plan, run.config.objective.timesteps),
+            choose_device(config.compute),
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the scores, as JSON values."""
+        return {
+            "methods": list(self.config.methods),
+            "checkpoints": [replay.checkpoint.epoch for replay in self.replays],
+            "replay": self.config.replay,
+            **asdict(self.config.plan),
+            "trained": self.run.identity,
+        }
+
+    @property
+    def draws(self) -> int:
+        """Gradients per query and checkpoint."""
+        return len(self.plan.timesteps) * self.plan.noises
+
+    def model(self, replay: Replay) -> UNet2DModel:
+        """Load the network at a checkpoint, where it is computed on."""
+        return replay.checkpoint.load(self.run.shape).to(self.device)
+
+    def split(self, model: UNet2DModel, queries: int) -> Split:
+        """Divide the memory budget."""
+        return split_work(
+            model,
+            self.run.objective,
+            self.run.shape,
+            self.plan,
+            queries,
+            len(self.config.methods),
+            self.config.compute,
+        )
+
+    def directions(
+        self,
+        model: UNet2DModel,
+        images: Tensor,
+        ids: Sequence[str],
+        split: Split,
+        advance: Callable[[int], None],
+    ) -> QueryGradients:
+        """The query side, for images `[Q, C, H, W]`."""
+        return query_gradients(
+            model,
+            self.run.objective,
+            self.plan,
+            images,
+            self.config.methods,
+            split.timesteps,
+            ids,
+            advance,
+        )
+
+    def scores(
+        self,
+        model: UNet2DModel,
+        replay: Replay,
+        samples: np.ndarray,
+        directions: Directions,
+        split: Split,
+    ) -> SampleScores:
+        """The train side, for some samples."""
+        run = self.run
+        visits = Visits.of(run.dataset, run.ledger, run.config.flip, replay.epochs, samples)
+        return sample_scores(
+            model,
+            run.objective,
+            visits,
+            replay,
+            samples,
+            directions,
+            self.config.methods,
+            split.batch,
+            run.dataset.ids,
+        )
+
+
+def stack_visits(arrays: Sequence[np.ndarray], fill: float) -> np.ndarray:
+    """Stack `[N, V_k]` of the checkpoints, filling up unequal V_k on the right."""
+    most = max(array.shape[1] for array in arrays)
+    return np.stack(
+        [
+            np.pad(array, ((0, 0), (0, most - array.shape[1])), constant_values=fill)
+            for array in arrays
+        ]
+    )

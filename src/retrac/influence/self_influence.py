@@ -1,0 +1,186 @@
+"""Self-influence: a sample's score on itself. Outliers have a large one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from retrac.errors import unknown
+from retrac.influence.attribution import Ranked
+from retrac.influence.config import METHODS, AttributeConfig, ComputeConfig, PlanConfig
+from retrac.influence.parts import Parts
+from retrac.influence.queries import training_samples
+from retrac.influence.scorer import Scorer, stack_visits
+from retrac.influence.store import open_result, refuse_other, save_result
+from retrac.progress import progress
+from retrac.training.run import Run
+
+KIND = "analysis of self-influence"
+BLOCK = 32
+"""Samples in a finished piece of work."""
+
+
+@dataclass(frozen=True, eq=False)
+class SelfInfluence:
+    """Scores of samples on themselves.
+
+    Attributes:
+        dataset: `score[method, checkpoint, sample]`, with `sample` the index in the training set,
+            `train_timestep[checkpoint, sample, visit]`, `image[sample, …]` uint8 and the
+            coordinates `sample_id`, `sample_label`.
+        config: how it was computed, and the facts of the run.
+    """
+
+    dataset: xr.Dataset
+    config: Mapping[str, Any]
+
+    def ranked(self, method: str = "retrac", k: int | None = None) -> list[Ranked]:
+        """Samples by self-influence, largest first; all of them without k."""
+        data = self.dataset
+        methods = [str(name) for name in data["method"].values]
+        if method not in methods:
+            raise unknown("method", method, methods)
+        scores = data["score"].sum("checkpoint").sel({"method": method}).values
+        timesteps = data["train_timestep"].values
+        return [
+            Ranked(
+                rank=rank,
+                sample=int(data["sample"].values[row]),
+                id=str(data["sample_id"].values[row]),
+                label=str(data["sample_label"].values[row]),
+                score=float(scores[row]),
+                timesteps=tuple(int(t) for t in timesteps[:, row].ravel() if t >= 0),
+            )
+            for rank, row in enumerate(np.argsort(-scores, kind="stable")[:k], start=1)
+        ]
+
+    def image(self, sample: int) -> np.ndarray:
+        """The image of a sample, uint8 `[C, H, W]`."""
+        return self.dataset["image"].sel(sample=sample).values
+
+    @staticmethod
+    def open(path: str | Path) -> "SelfInfluence":
+        """Read a folder that `self_influence` wrote.
+
+        Raises:
+            RetracError: absent, or damaged.
+        """
+        return SelfInfluence(*open_result(Path(path), KIND))
+
+
+def self_influence(
+    run: Run,
+    samples: Sequence[int] | None = None,
+    *,
+    checkpoints: Sequence[int] = (),
+    replay: str = "last",
+    plan: PlanConfig | None = None,
+    compute: ComputeConfig | None = None,
+    output: str | Path | None = None,
+) -> SelfInfluence:
+    """Score samples on themselves, by every method: τ(i, i).
+
+    Args:
+        run: a training run.
+        samples: their indices; all by default.
+        checkpoints, replay, plan, compute: as for `attribute`.
+        output: a folder for the result; interrupted work beside it is taken up again.
+
+    Raises:
+        RetracError: as `attribute`.
+    """
+    config = AttributeConfig(
+        tuple(METHODS), tuple(checkpoints), replay, plan or PlanConfig(), compute or ComputeConfig()
+    )
+    scorer = Scorer.of(run, config)
+    indices = np.arange(len(run.dataset)) if samples is None else np.unique(samples)
+    settings = {
+        **scorer.settings,
+        "samples": "all" if samples is None else [int(index) for index in indices],
+    }
+    path = Path(output) if output is not None else None
+    if path is not None and path.exists():
+        found = SelfInfluence.open(path)
+        refuse_other(path, found.config, settings)
+        return found
+    parts = Parts(path and path.with_name(path.name + ".parts"), settings)
+    blocks = [indices[start : start + BLOCK] for start in range(0, len(indices), BLOCK)]
+    _compute(scorer, blocks, parts)
+    result = SelfInfluence(
+        _assemble(scorer, indices, blocks, parts), {**settings, "run": run.facts}
+    )
+    if path is not None:
+        save_result(path, KIND, result.dataset, result.config)
+        parts.discard()
+    return result
+
+
+def _compute(scorer: Scorer, blocks: list[np.ndarray], parts: Parts) -> None:
+    count = sum(len(block) for block in blocks)
+    total = scorer.draws * count * len(scorer.replays)
+    with progress("self-influence", total, "gradients") as advance:
+        for epoch, replay in enumerate(scorer.replays):
+            if all(_name(epoch, block) in parts for block in blocks):
+                advance(scorer.draws * count)
+                continue
+            model = scorer.model(replay)
+            split = scorer.split(model, BLOCK)
+            for block in blocks:
+                if _name(epoch, block) in parts:
+                    advance(scorer.draws * len(block))
+                    continue
+                scores, timesteps = [], []
+                for start in range(0, len(block), split.queries):
+                    samples = block[start : start + split.queries]
+                    images = training_samples(scorer.run, "", [int(index) for index in samples])
+                    directions = scorer.directions(
+                        model,
+                        images.tensors(),
+                        images.ids,
+                        split,
+                        lambda done: advance(done * scorer.plan.noises),
+                    ).directions
+                    found = scorer.scores(model, replay, samples, directions, split)
+                    scores.append(np.diagonal(found.scores, axis1=1, axis2=2))
+                    timesteps.append(found.timesteps)
+                parts.put(
+                    _name(epoch, block),
+                    {
+                        "scores": np.concatenate(scores, axis=1),
+                        "timesteps": np.concatenate(timesteps),
+                    },
+                )
+
+
+def _assemble(
+    scorer: Scorer, indices: np.ndarray, blocks: list[np.ndarray], parts: Parts
+) -> xr.Dataset:
+    found = [
+        [parts.get(_name(epoch, block)) for block in blocks] for epoch in range(len(scorer.replays))
+    ]
+    score = np.stack(
+        [np.concatenate([part["scores"] for part in row], axis=1) for row in found], axis=1
+    )
+    timesteps = [np.concatenate([part["timesteps"] for part in row]) for row in found]
+    samples = training_samples(scorer.run, "", [int(index) for index in indices])
+    return xr.Dataset(
+        {
+            "score": (("method", "checkpoint", "sample"), score),
+            "train_timestep": (("checkpoint", "sample", "visit"), stack_visits(timesteps, -1)),
+            "image": (("sample", "channel", "row", "column"), samples.images),
+        },
+        coords={
+            "method": list(scorer.config.methods),
+            "checkpoint": [replay.checkpoint.epoch for replay in scorer.replays],
+            "sample": indices,
+            "sample_id": ("sample", list(samples.ids)),
+            "sample_label": ("sample", list(samples.labels)),
+        },
+    )
+
+
+def _name(epoch: int, block: np.ndarray) -> str:
+    return f"checkpoint-{epoch:04d}-samples-{block[0]:07d}"

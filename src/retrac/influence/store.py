@@ -1,0 +1,67 @@
+"""Results on disk: a labelled dataset in zarr, and beside it how it was computed."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from retrac.errors import RetracError
+from retrac.files import read_json, write_whole
+
+SCORES = "scores.zarr"
+CONFIG = "config.json"
+
+
+def save_result(path: Path, kind: str, dataset: xr.Dataset, config: Mapping[str, Any]) -> None:
+    """Write the folder `path`: `scores.zarr` and `config.json`, whole or not at all.
+
+    Raises:
+        RetracError: no space left; what was at `path` before is still there.
+    """
+    with write_whole(path) as folder:
+        folder.mkdir()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zarr on string arrays
+            dataset.to_zarr(folder / SCORES, zarr_format=2, consolidated=True)
+        told = json.dumps({"kind": kind, **config}, indent=2)
+        (folder / CONFIG).write_text(told + "\n", encoding="utf-8")
+
+
+def open_result(path: Path, kind: str) -> tuple[xr.Dataset, dict[str, Any]]:
+    """Read what `save_result` wrote.
+
+    Raises:
+        RetracError: absent, of another kind, or damaged.
+    """
+    if not (path / CONFIG).is_file() or not (path / SCORES).is_dir():
+        raise RetracError(f"{path} is not an {kind}: it lacks {CONFIG} or {SCORES}")
+    config = read_json(path / CONFIG)
+    if config.pop("kind", None) != kind:
+        raise RetracError(f"{path} holds another kind of result, not an {kind}")
+    try:
+        return xr.open_zarr(path / SCORES).load(), config
+    except Exception as error:  # zarr, numcodecs and xarray each have their own
+        raise RetracError(
+            f"{path / SCORES} is damaged ({error}): delete {path} and compute it again"
+        ) from error
+
+
+def refuse_other(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse to take a result for one of other settings.
+
+    Raises:
+        RetracError: they differ; says in what.
+    """
+    differences = [
+        f"{name} was {found.get(name)}, now {value}"
+        for name, value in settings.items()
+        if found.get(name) != value
+    ]
+    if differences:
+        raise RetracError(
+            f"{path} holds a result of other settings ({'; '.join(differences)}): choose another "
+            "--output, or delete it"
+        )

@@ -1,0 +1,254 @@
+"""The page says what the attribution says, loads nothing, and trusts no name."""
+
+import re
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrac.errors import RetracError
+from retrac.report.page import render, write_report
+
+HOSTILE = ["<script>alert(1)</script>", '"quotes" onerror="x', "{{ 7 * 7 }}", "</style><b>&amp;'"]
+VOID = {"meta", "link", "img", "br"}
+
+
+@dataclass
+class Node:
+    tag: str
+    attributes: dict[str, str] = field(default_factory=dict)
+    children: list["Node"] = field(default_factory=list)
+    text: str = ""
+
+    def all(self, tag: str, **attributes: str) -> list["Node"]:
+        """Every descendant with this tag and these attributes, in the order of the page."""
+        found = []
+        for child in self.children:
+            if child.tag == tag and attributes.items() <= child.attributes.items():
+                found.append(child)
+            found += child.all(tag, **attributes)
+        return found
+
+    def words(self) -> str:
+        return " ".join(f"{self.text} {' '.join(c.words() for c in self.children)}".split())
+
+
+class Page(HTMLParser):
+    """A page as a tree; a tag that is not closed properly is an error."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.root = Node("root")
+        self.open = [self.root]
+        self.feed(html)
+        assert self.open == [self.root], f"not closed: {[node.tag for node in self.open]}"
+
+    def handle_starttag(self, tag, attrs):
+        node = Node(tag, {name: value or "" for name, value in attrs})
+        self.open[-1].children.append(node)
+        if tag not in VOID:
+            self.open.append(node)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop().tag == tag
+
+    def handle_data(self, data):
+        self.open[-1].text += data
+
+
+def tree(html: str) -> Node:
+    return Page(html).root
+
+
+def listed(page: Node, query: int) -> list[list[Node]]:
+    """The entries of a query's lists: per method proponents, then opponents."""
+    section = next(s for s in page.all("section") if s.attributes.get("id") == f"query-{query}")
+    return [ranks.all("li") for ranks in section.all("ol")]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lists_are_those_of_the_attribution(make_attribution, channels):
+    attribution = make_attribution(channels=channels)
+    page = tree(render(attribution, k=5))
+    for query in range(4):
+        expected = [
+            ask(query, method, 5)
+            for method in ("tracin", "retrac")
+            for ask in (attribution.proponents, attribution.opponents)
+        ]
+        for entries, ranked in zip(listed(page, query), expected, strict=True):
+            scores = [float(entry.all("data")[0].attributes["value"]) for entry in entries]
+            assert scores == [sample.score for sample in ranked]
+            for entry, sample in zip(entries, ranked, strict=True):
+                assert sample.id in entry.words()
+                assert f"label {sample.label}" in entry.words()
+                assert all(str(timestep) in entry.words() for timestep in sample.timesteps)
+                assert f"s{sample.sample}" in entry.all("img")[0].attributes["class"].split()
+
+
+def test_page_loads_nothing(make_attribution):
+    html = render(make_attribution(), k=5)
+    page = tree(html)
+    sources = [tag.attributes["src"] for tag in page.all("img")]
+    links = [tag.attributes["href"] for tag in page.all("a") + page.all("link")]
+    styles = re.findall(r"url\(([^)]*)\)", html)
+    assert all(source.startswith("data:image/") for source in sources + styles)
+    assert all(link.startswith("#") or link == "data:," for link in links)
+    assert "@import" not in html
+    assert not page.all("script")
+
+
+def test_links_lead_somewhere(make_attribution):
+    page = tree(render(make_attribution(), k=5))
+    ids = {node.attributes.get("id") for tag in ("section", "h2") for node in page.all(tag)}
+    assert {link.attributes["href"][1:] for link in page.all("a")} <= ids
+
+
+def test_every_image_has_a_text(make_attribution):
+    images = tree(render(make_attribution(), k=5)).all("img")
+    assert len(images) > 4 * 2 * 2 * 5
+    assert all(image.attributes.get("alt") for image in images)
+
+
+def test_every_picture_is_in_the_page_once(make_attribution):
+    html = render(make_attribution(), k=5)
+    styles = re.findall(r"url\(([^)]*)\)", html)
+    assert len(styles) == len(set(styles)) <= 4 + 40
+
+
+def test_names_are_escaped(make_attribution):
+    attribution = make_attribution(
+        query_ids=HOSTILE,
+        query_labels=HOSTILE,
+        sample_ids=HOSTILE * 10,
+        sample_labels=HOSTILE * 10,
+        config={"run": {h: h for h in HOSTILE}, **{h: [h] for h in HOSTILE}},
+    )
+    html = render(attribution, k=5)
+    page = tree(html)
+    assert not page.all("script")
+    assert not page.all("b")
+    assert "49" not in " ".join(node.words() for node in page.all("h2") + page.all("bdi"))
+    assert not any("onerror" in tag.attributes for tag in page.all("img") + page.all("span"))
+    entry = listed(page, 0)[0][0]
+    best = attribution.proponents(0, "tracin", 1)[0]
+    assert entry.all("img")[0].attributes["alt"] == f"sample {best.id}, label {best.label}"
+    for name in HOSTILE:
+        assert name in [cell.text for cell in page.all("th")]
+        assert name in [cell.text for cell in page.all("td")]
+
+
+def test_queries_without_labels(make_attribution):
+    unlabelled = render(make_attribution(), k=5)
+    labelled = render(make_attribution(query_labels=["0", "1", "2", ""]), k=5)
+    assert "Proponents with the label of their query" not in unlabelled
+    assert "Proponents with the label of their query" in labelled
+
+
+def test_share_of_proponents_with_the_label_of_their_query(make_attribution):
+    scores = np.zeros((1, 1, 2, 8))
+    scores[0, 0, 0, [0, 1, 2, 4]] = 1, 2, 3, 4  # labels 0 0 0 1: three of four
+    scores[0, 0, 1, [0, 1, 2, 4]] = 1, 2, 3, 4  # the query has no label: not counted
+    attribution = make_attribution(
+        queries=2, samples=8, methods=["retrac"], checkpoints=[1], scores=scores,
+        query_labels=["0", ""], sample_labels=list("00001111"),
+    )  # fmt: skip
+    page = tree(render(attribution, k=4))
+    rows = {row.all("th")[0].words(): row.all("td") for row in page.all("tr") if row.all("th")}
+    assert rows["Proponents with the label of their query"][0].words() == "75 %"
+    assert rows["Unique fraction: distinct samples among all top 4 proponents"][0].words() == "50 %"
+
+
+def test_generally_influential_samples_are_marked(make_attribution):
+    scores = np.random.default_rng(0).normal(size=(2, 1, 8, 400))
+    scores[0, 0, :3, 7] = 99  # sample 7 tops three of eight lists under TracIn
+    attribution = make_attribution(queries=8, samples=400, checkpoints=[1], scores=scores)
+    page = tree(render(attribution, k=2))
+    tracin, _, retrac, _ = listed(page, 0)
+    assert tracin[0].attributes["class"] == "marked"
+    assert "◆ 3" in tracin[0].words()
+    assert not any("class" in entry.attributes for entry in [*tracin[1:], *retrac])
+    (summary,) = page.all("section", id="summary")
+    (entry,) = summary.all("li")
+    assert "digits/7" in entry.words()
+    assert "◆ 3 of 8" in entry.words()
+    assert "None: no sample" in summary.words()
+
+
+def test_no_generally_influential_samples(make_attribution):
+    page = tree(render(make_attribution(queries=1), k=3))
+    assert not page.all("li", **{"class": "marked"})
+    assert page.all("section", id="summary")[0].words().count("None: no sample") == 2
+
+
+def test_one_method(make_attribution):
+    page = tree(render(make_attribution(methods=["retrac"]), k=5))
+    assert len(listed(page, 0)) == 2
+    assert "TracIn" not in page.words()
+
+
+def test_a_method_without_a_description(make_attribution):
+    assert "<h3>das" in render(make_attribution(methods=["das"]), k=5)
+
+
+def test_fewer_samples_than_asked_for(make_attribution):
+    page = tree(render(make_attribution(samples=3), k=8))
+    assert [len(entries) for entries in listed(page, 0)] == [3, 3, 3, 3]
+
+
+def test_a_picture_that_is_not_stored(make_attribution):
+    page = tree(render(make_attribution(shown=[0]), k=5))
+    assert "picture not stored" in page.words()
+
+
+def test_many_events_are_given_as_a_range(make_attribution):
+    attribution = make_attribution(visits=9)
+    best = attribution.proponents(0, "tracin", 1)[0]
+    words = listed(tree(render(attribution, k=1)), 0)[0][0].words()
+    span = f"t = {min(best.timesteps)}–{max(best.timesteps)}, 18 events"
+    assert span in words.replace("\u2060", "").replace("\u00a0", " ")
+
+
+@pytest.mark.parametrize(("score", "written"), [(0, "+0.00"), (np.inf, "+inf")])
+def test_scores_without_a_magnitude(make_attribution, score, written):
+    assert written in render(make_attribution(scores=np.full((2, 2, 4, 40), score)), k=5)
+
+
+def test_facts_of_the_run_and_settings(make_attribution):
+    page = tree(render(make_attribution(), k=5))
+    rows = {row.all("th")[0].words(): row.words() for row in page.all("tr")}
+    assert rows["learning rate"] == "learning rate 0.001"
+    assert rows["ema"] == "ema –"
+    assert rows["plan: noises"] == "plan: noises 4"
+    assert all("scope" in cell.attributes for cell in page.all("th"))
+
+
+def test_without_facts(make_attribution):
+    assert tree(render(make_attribution(config={"seed": 0}), k=5))
+
+
+def test_the_same_attribution_gives_the_same_page(make_attribution):
+    assert render(make_attribution(), k=5) == render(make_attribution(), k=5)
+
+
+def test_large_images_are_scaled_down(make_attribution):
+    small, large = (len(render(make_attribution(side=side), k=1)) for side in (256, 512))
+    assert large < 1.1 * small
+
+
+def test_write_report(make_attribution, tmp_path: Path):
+    path = tmp_path / "new" / "report.html"
+    attribution = make_attribution(sample_ids=["caf\udce9.png"] * 40)  # a name that is not UTF-8
+    assert write_report(attribution, path, k=3) == path
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_write_report_refuses(make_attribution, tmp_path: Path):
+    (tmp_path / "precious").touch()
+    with pytest.raises(RetracError, match="is a folder"):
+        write_report(make_attribution(), tmp_path)
+    assert (tmp_path / "precious").exists()
+    with pytest.raises(RetracError, match="k must be at least 1"):
+        write_report(make_attribution(), tmp_path / "report.html", k=0)

@@ -1,0 +1,35 @@
+"""Numbers and names as the page writes them."""
+
+import pytest
+
+from retrac.report import wording
+
+
+@pytest.mark.parametrize(
+    ("values", "exponent"), [([], 0), ([0.0], 0), ([3e-7, -5e-5], -5), ([250, float("nan")], 2)]
+)
+def test_exponent(values, exponent):
+    assert wording.exponent(values) == exponent
+
+
+def test_scores_share_a_power_of_ten():
+    assert wording.signed(3.14159e-5, -5) == "+3.14"
+    assert wording.signed(-2e-6, -5) == "−0.20"
+    assert wording.signed(float("nan"), 0) == "+nan"
+    assert wording.power(-12) == "10⁻¹²"
+
+
+def test_tally_counts_labels_and_skips_missing_ones():
+    assert wording.tally(["3", "8", "3", ""]) == [("3", 2), ("8", 1)]
+    assert wording.tally(["", ""]) == []
+
+
+def test_facts_are_flat_and_readable():
+    settings = {"batch_size": 64, "plan": {"noises": 4, "seeds": [1, 2]}, "ema": None, "flip": True}
+    assert wording.facts(settings) == [
+        ("batch size", "64"),
+        ("plan: noises", "4"),
+        ("plan: seeds", "1, 2"),
+        ("ema", "–"),
+        ("flip", "yes"),
+    ]

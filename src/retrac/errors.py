@@ -7,6 +7,8 @@ from difflib import get_close_matches
 class RetracError(Exception):
     """An error with a one-line message for the user; the command line prints it and exits 2."""
 
+    exit_code = 2
+
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> RetracError:
     """Build the error for a name that is not among `known`, with the nearest one that is."""

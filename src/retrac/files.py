@@ -37,7 +37,7 @@ def write_whole(path: Path) -> Iterator[Path]:
         raise
 
 
-def disk_refusal(error: BaseException, path: Path) -> RetracError | None:
+def disk_refusal(error: BaseException, path: Path | str) -> RetracError | None:
     """Translate what a disk can refuse into a RetracError; None for any other error.
 
     Libraries that write through Rust (safetensors) report a full disk in words, not as OSError.

@@ -4,7 +4,7 @@
 """
 
 from retrac.gradients import oracle
-from retrac.gradients.contract import dots_and_norms, grouped_gradients
+from retrac.gradients.contract import dots_and_norms, grouped_gradients, squared_norms
 from retrac.gradients.coverage import CoverageError
 from retrac.gradients.layout import Directions, Layout
 
@@ -15,4 +15,5 @@ __all__ = [
     "dots_and_norms",
     "grouped_gradients",
     "oracle",
+    "squared_norms",
 ]

@@ -50,6 +50,20 @@ def dots_and_norms(
     return torch.stack(dots).sum(0), torch.stack(squared_norms).sum(0)
 
 
+def squared_norms(model: nn.Module, per_sample_losses: Callable[[], Tensor]) -> Tensor:
+    """Squared norm of every sample's gradient, over all parameters together, `[B]`.
+
+    Takes and raises what `dots_and_norms` does.
+    """
+    found: list[Tensor] = []
+
+    def consume(name: str, gradient: Gradient) -> None:
+        found.append(torch.cat([part.squared_norm() for part in gradient.slices()]))
+
+    losses = per_sample_gradients(model, per_sample_losses, consume)
+    return torch.stack(found).sum(0) if found else torch.zeros_like(losses)
+
+
 def grouped_gradients(
     model: nn.Module, per_sample_losses: Callable[[], Tensor], size: int = 1
 ) -> tuple[dict[str, tuple[Layout, Tensor]], Tensor]:
@@ -63,11 +77,17 @@ def grouped_gradients(
     Returns:
         For each parameter's name its layout and `[B / size, n]`, and the squared norms
         `[B / size]` over all parameters together.
+
+    Raises:
+        CoverageError: some parameter's gradient would be incomplete; it is named.
+        ValueError: B is not a multiple of the size.
     """
     gradients: dict[str, tuple[Layout, Tensor]] = {}
     squared_norms: list[Tensor] = []
 
     def consume(name: str, gradient: Gradient) -> None:
+        if len(gradient) % size:
+            raise ValueError(f"{len(gradient)} samples do not make groups of {size}")
         parts = [part.grouped(size) for part in gradient.slices(multiple=size)]
         gradients[name] = (gradient.layout, torch.cat([part.materialise() for part in parts]))
         squared_norms.append(torch.cat([part.squared_norm() for part in parts]))
@@ -78,20 +98,24 @@ def grouped_gradients(
         if parameter.requires_grad and name not in gradients:
             zeros = parameter.new_zeros(groups, parameter.numel())
             gradients[name] = (Layout.of(parameter), zeros)
-    return gradients, torch.stack(squared_norms).sum(0)
+    return gradients, torch.stack([losses.new_zeros(groups), *squared_norms]).sum(0)
 
 
 def check_directions(model: nn.Module, directions: Directions) -> None:
     """Hold directions against the model's trainable parameters.
 
     Raises:
-        ValueError: a name is missing or too many, or a shape is another.
+        ValueError: a name is missing or too many, or a shape or precision is another.
     """
-    needed = {n: tuple(p.shape) for n, p in model.named_parameters() if p.requires_grad}
-    given = directions.shapes
+    needed = {n: _describe(p) for n, p in model.named_parameters() if p.requires_grad}
+    given = {n: _describe(tensor, skip=1) for n, tensor in directions.parameters().items()}
     if needed != given:
-        wrong = sorted(name for name in {*needed, *given} if needed.get(name) != given.get(name))
+        wrong = min(name for name in {*needed, *given} if needed.get(name) != given.get(name))
         raise ValueError(
-            f"directions do not match the trainable parameters: {wrong[0]!r} should be "
-            f"{needed.get(wrong[0], 'absent')} but is {given.get(wrong[0], 'absent')}"
+            f"directions do not match the trainable parameters: {wrong!r} should be "
+            f"{needed.get(wrong, 'absent')} but is {given.get(wrong, 'absent')}"
         )
+
+
+def _describe(tensor: Tensor, skip: int = 0) -> str:
+    return f"{list(tensor.shape[skip:])} of {str(tensor.dtype).removeprefix('torch.')}"

@@ -1,107 +1,86 @@
-"""Refuses models of which some parameter's gradient would be missed, and names the parameter."""
-
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+"""Refuses models of which some parameter's gradient would be missed or is not defined, by name."""
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from retrac.errors import RetracError
-
-
-WITHOUT_GRADIENT = {
-    Tensor.detach,
-    Tensor.data.__get__,  # type: ignore[attr-defined]
-    Tensor.grad.__get__,  # type: ignore[attr-defined]
-}
-"""Ways to read a parameter through which no gradient flows back."""
 
 
 class CoverageError(RetracError):
     """Per-sample gradients of this model would be incomplete or undefined."""
 
 
-class OutsideUses(TorchFunctionMode):
-    """Watches a forward pass for parameters used outside the `forward` of a layer that owns them.
-
-    Such a use (a tied weight in `F.linear(x, embedding.weight)`, `nn.MultiheadAttention`'s output
-    projection) passes by the hooks, so its part of the gradient would be silently missing.
-
-    Args:
-        owners: for each watched parameter, the modules that own it.
-        running: the modules whose `forward` is under way.
-        names: each watched parameter's name.
-    """
-
-    def __init__(
-        self,
-        owners: Mapping[Tensor, Iterable[nn.Module]],
-        running: list[nn.Module],
-        names: Mapping[Tensor, str],
-    ) -> None:
-        super().__init__()
-        self._owners = owners
-        self._running = running
-        self._names = names
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Do as asked, and check the arguments if numbers of a parameter went into the result."""
-        result = func(*args, **(kwargs or {}))
-        if (
-            nn.Parameter in types
-            and func not in WITHOUT_GRADIENT
-            and any(isinstance(leaf, Tensor) for leaf in tree_leaves(result))
-        ):
-            for leaf in tree_leaves((args, kwargs)):
-                if isinstance(leaf, nn.Parameter) and leaf in self._owners:
-                    self._check(leaf)
-        return result
-
-    def _check(self, parameter: nn.Parameter) -> None:
-        if not any(owner in self._running for owner in self._owners[parameter]):
-            raise CoverageError(
-                f"parameter {self._names[parameter]!r} is used outside the forward of its layer, "
-                "where its per-sample gradient cannot be seen; call the layer itself, or freeze "
-                "the parameter with requires_grad_(False)"
-            )
+def describe(name: str, layer: nn.Module) -> str:
+    """Name a layer in a message."""
+    return f"layer {name!r} ({type(layer).__name__})" if name else f"the {type(layer).__name__}"
 
 
 def refuse_mixing_layers(model: nn.Module) -> None:
-    """Refuse layers that make one sample's loss depend on the others.
+    """Refuse layers that make one sample's gradient depend on the others.
 
     Raises:
-        CoverageError: batch normalisation in training mode.
+        CoverageError: batch normalisation by the statistics of the batch, or an embedding that
+            scales its gradient by how often the batch looked a row up.
     """
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
+            module.training or module.running_mean is None
+        ):
+            remedy = (
+                "keeps no running statistics; replace it"
+                if module.running_mean is None
+                else "is in training mode; call model.eval() first"
+            )
             raise CoverageError(
-                f"layer {name!r} ({type(module).__name__}) normalises over the batch, so a "
-                "sample has no gradient of its own; call model.eval() first"
+                f"{describe(name, module)} normalises over the batch, so a sample has no gradient "
+                f"of its own: it {remedy}"
+            )
+        if isinstance(module, nn.Embedding) and module.scale_grad_by_freq:
+            raise CoverageError(
+                f"{describe(name, module)} scales gradients by frequency in the batch, so a "
+                "sample has no gradient of its own; set scale_grad_by_freq to False"
             )
 
 
-def refuse_other_batch(name: str, layer: nn.Module, output: Any, batch: int) -> None:
-    """Refuse a layer whose output does not have the samples on its first axis.
+def refuse_opaque_layers(model: nn.Module) -> None:
+    """Refuse layers into whose calls one cannot look.
 
     Raises:
-        CoverageError: another first axis, or an output that is no tensor.
+        CoverageError: TorchScript with trainable parameters.
     """
-    kind = type(layer).__name__
-    if not isinstance(output, torch.Tensor):
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and any(
+            parameter.requires_grad for parameter in module.parameters()
+        ):
+            raise CoverageError(
+                f"{describe(name, module)} is TorchScript, whose layers cannot be seen at work; "
+                "use the module that it was scripted from, or freeze it with requires_grad_(False)"
+            )
+
+
+def refuse_other_output(name: str, layer: nn.Module, output: object) -> None:
+    """Refuse a layer that returns anything but one tensor.
+
+    Raises:
+        CoverageError: it returns something else.
+    """
+    if not isinstance(output, Tensor):
         raise CoverageError(
-            f"layer {name!r} ({kind}) owns parameters and returns {type(output).__name__}; "
-            "only layers that return one tensor can be taken apart by sample"
+            f"{describe(name, layer)} owns trainable parameters and returns "
+            f"{type(output).__name__}; only layers that return one tensor can be taken apart by "
+            "sample: freeze the layer's own parameters with requires_grad_(False)"
         )
-    if output.dim() == 0 or len(output) != batch:
+
+
+def refuse_other_batch(name: str, layer: nn.Module, shape: tuple[int, ...], batch: int) -> None:
+    """Refuse a layer whose output does not have the samples on the first axis.
+
+    Raises:
+        CoverageError: another first axis.
+    """
+    if not shape or shape[0] != batch:
         raise CoverageError(
-            f"layer {name!r} ({kind}) returns shape {tuple(output.shape)} for a batch of {batch}: "
-            "its first axis must be the samples"
+            f"{describe(name, layer)} returns shape {shape} for {batch} losses: its first axis "
+            "must be the samples; reshape around the layer, or freeze its parameters with "
+            "requires_grad_(False)"
         )

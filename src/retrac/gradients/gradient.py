@@ -46,7 +46,7 @@ class Dense:
 
     def add(self, other: "Gradient") -> "Gradient":
         """Sum over two uses of the same parameter."""
-        return Dense(self.values + other.materialise(), self.layout)
+        return Dense(self.values + _numbers_in(self.layout, other), self.layout)
 
     def grouped(self, size: int) -> "Dense":
         """Sum over consecutive groups of `size` samples, `B / size` gradients."""
@@ -87,7 +87,7 @@ class Factored:
         gradient: P·M against P + M per number of it.
         """
         positions, count = self.b.shape[2], len(directions)
-        if self._is_materialised or positions * count > positions + count:
+        if self._is_materialised or not 0 < positions * count <= positions + count:
             return self._gradient @ directions.T
         groups, width = self.a.shape[1], self.a.shape[3]
         tensor = directions.view(count, groups, -1, width).permute(1, 0, 2, 3).flatten(1, 2)
@@ -116,12 +116,14 @@ class Factored:
 
     def add(self, other: "Gradient") -> "Gradient":
         """Sum over two uses of the same parameter: a sum over the positions of both."""
-        if self.layout != other.layout:
-            raise ValueError("one parameter's gradients in two layouts")
-        if isinstance(other, Factored):
+        if (
+            isinstance(other, Factored)
+            and self.layout == other.layout
+            and self.a.shape[1::2] == other.a.shape[1::2]
+        ):
             a, b = torch.cat((self.a, other.a), 2), torch.cat((self.b, other.b), 2)
             return Factored(a, b, self.layout)
-        return Dense(self.materialise() + other.materialise(), self.layout)
+        return Dense(self.materialise() + _numbers_in(self.layout, other), self.layout)
 
     def grouped(self, size: int) -> "Factored":
         """Sum over consecutive groups of `size` samples: their positions side by side."""
@@ -154,3 +156,8 @@ class Factored:
 
 
 Gradient = Dense | Factored
+
+
+def _numbers_in(layout: Layout, gradient: Gradient) -> Tensor:
+    """A gradient's numbers `[B, n]` in the order of another layout."""
+    return layout.pack(gradient.layout.unpack(gradient.materialise()))

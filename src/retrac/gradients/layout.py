@@ -1,5 +1,6 @@
 """The order in which a gradient's numbers lie in memory, and the way back to the parameter's."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -22,7 +23,12 @@ class Layout:
     @staticmethod
     def of(parameter: Tensor) -> "Layout":
         """The parameter's own order."""
-        return Layout(tuple(parameter.shape), tuple(range(parameter.dim())))
+        return Layout.in_order(parameter.shape)
+
+    @staticmethod
+    def in_order(shape: Sequence[int]) -> "Layout":
+        """The order of the axes of a shape."""
+        return Layout(tuple(shape), tuple(range(len(shape))))
 
     @property
     def size(self) -> int:
@@ -32,7 +38,7 @@ class Layout:
     def pack(self, tensors: Tensor) -> Tensor:
         """`[M, *parameter.shape]` -> `[M, n]`; a view where memory already lies so."""
         inverse = [self.axes.index(axis) for axis in range(len(self.axes))]
-        return tensors.permute(0, *(axis + 1 for axis in inverse)).reshape(len(tensors), -1)
+        return tensors.permute(0, *(axis + 1 for axis in inverse)).reshape(len(tensors), self.size)
 
     def unpack(self, rows: Tensor) -> Tensor:
         """`[M, n]` -> `[M, *parameter.shape]`, a view."""
@@ -44,16 +50,23 @@ class Directions:
 
     Args:
         tensors: for each parameter's name, `[M, *parameter.shape]`.
+
+    Raises:
+        ValueError: there are none, or not equally many for each parameter.
     """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self._rows = {
-            name: (Layout.of(tensor[0]), tensor.flatten(1)) for name, tensor in tensors.items()
-        }
         counts = {len(tensor) for tensor in tensors.values()}
         if len(counts) != 1:
-            raise ValueError(f"directions of unequal number: {sorted(counts)}")
+            raise ValueError(
+                f"directions of unequal number: {sorted(counts)}" if counts else "no directions"
+            )
         self.count = counts.pop()
+        layouts = {name: Layout.in_order(tensor.shape[1:]) for name, tensor in tensors.items()}
+        self._rows = {
+            name: (layout, tensors[name].reshape(self.count, layout.size))
+            for name, layout in layouts.items()
+        }
 
     @staticmethod
     def from_rows(rows: dict[str, tuple[Layout, Tensor]]) -> "Directions":
@@ -62,14 +75,6 @@ class Directions:
         directions._rows = dict(rows)
         directions.count = len(next(iter(rows.values()))[1])
         return directions
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each parameter, by name."""
-        return {
-            name: tuple(layout.shape[axis] for axis in layout.axes)
-            for name, (layout, _) in self._rows.items()
-        }
 
     def rows(self, name: str, layout: Layout) -> Tensor:
         """Give a parameter's directions `[M, n]` in a layout; rearranged once, then kept so."""

@@ -40,6 +40,12 @@ def dots_and_norms(
         `dots [B, M]` and `squared_norms [B]`.
     """
     gradients = per_sample_gradients(model, per_sample_losses)
-    flat = torch.cat([gradient.flatten(1) for gradient in gradients.values()], 1)
-    rows = torch.cat([directions[name].flatten(1) for name in gradients], 1)
+    flat = torch.cat([gradient.reshape(len(gradient), -1) for gradient in gradients.values()], 1)
+    rows = torch.cat(
+        [
+            directions[name].reshape(len(directions[name]), gradients[name][0].numel())
+            for name in gradients
+        ],
+        1,
+    )
     return flat @ rows.T, flat.square().sum(1)

@@ -2,23 +2,26 @@
 gradients, layer by layer, freeing each as soon as it is consumed."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from retrac.gradients.coverage import (
     CoverageError,
-    OutsideUses,
+    describe,
     refuse_mixing_layers,
+    refuse_opaque_layers,
     refuse_other_batch,
+    refuse_other_output,
 )
 from retrac.gradients.gradient import Gradient
 from retrac.gradients.rules import rule_for
+from retrac.gradients.rules.fallback import by_vmap
 from retrac.gradients.rules.registry import Call
 
 Consumer = Callable[[str, Gradient], None]
@@ -34,7 +37,8 @@ def per_sample_gradients(
     the forward pass does not use has no gradient and is not handed on.
 
     Args:
-        model: any module whose layers have the samples on the first axis.
+        model: any module whose layers have the samples on the first axis, and of which no sample's
+            loss depends on another sample.
         per_sample_losses: runs the forward pass and returns the losses `[B]`.
         consume: called once per parameter, in the order in which backward completes them.
 
@@ -42,18 +46,16 @@ def per_sample_gradients(
         The losses `[B]`, detached.
 
     Raises:
-        CoverageError: some parameter's gradient would be incomplete; it is named.
+        CoverageError: some parameter's gradient would be incomplete or undefined; it, or its
+            layer, is named.
+        ValueError: the losses are not one number a sample.
     """
     refuse_mixing_layers(model)
+    refuse_opaque_layers(model)
     tape = _Tape(model, consume)
-    with _frozen(tape.parameters), torch.enable_grad():
-        with tape.recording(), OutsideUses(tape.owners, tape.running, tape.names):
-            losses = per_sample_losses()
-        if losses.dim() != 1:
-            raise ValueError(f"per_sample_losses must return [B] losses, not {tuple(losses.shape)}")
-        tape.check_batch(len(losses))
-        if losses.requires_grad:
-            losses.sum().backward()
+    with tape.hooked(), torch.enable_grad():
+        losses = tape.record(per_sample_losses)
+        losses.sum().backward()
         tape.flush()
     return losses.detach()
 
@@ -63,125 +65,185 @@ class _Use:
     """One call of a layer, waiting for its output's gradient."""
 
     layer: nn.Module
+    parameters: dict[str, nn.Parameter]
     call: Call
     versions: list[int]
 
+    @property
+    def is_overwritten(self) -> bool:
+        """Whether an argument was changed in place since the call."""
+        return _versions(self.call) != self.versions
+
 
 class _Tape:
+    """Within a layer's `forward` its own trainable parameters are constants to autograd, so that
+    their batch gradient is not formed; everywhere else they are not, and a gradient that reaches
+    one comes from a use that no layer's rule accounts for."""
+
     def __init__(self, model: nn.Module, consume: Consumer) -> None:
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        trainable = set(self.parameters)
-        self.names = {p: name for name, p in model.named_parameters() if p in trainable}
-        self.owners: dict[Tensor, list[nn.Module]] = {p: [] for p in self.parameters}
-        self.layer_names: dict[nn.Module, str] = {}
-        for name, module in model.named_modules():
-            for parameter in set(module._parameters.values()) & trainable:
-                self.owners[parameter].append(module)
-                self.layer_names[module] = name
-        self.running: list[nn.Module] = []
+        self._names = {p: name for name, p in model.named_parameters() if p.requires_grad}
+        self._layers = {module: name for name, module in model.named_modules() if self._own(module)}
         self._consume = consume
         self._recording = False
-        self._shapes: list[tuple[nn.Module, Any]] = []
-        self._waiting: dict[Tensor, int] = dict.fromkeys(self.parameters, 0)
-        self._pending: dict[Tensor, Gradient] = {}
+        self._applying_rule = False
+        self._running: list[_Use] = []
+        self._constant: dict[Tensor, int] = dict.fromkeys(self._names, 0)
+        self._shapes: list[tuple[nn.Module, tuple[int, ...]]] = []
+        self._waiting: dict[Tensor, int] = dict.fromkeys(self._names, 0)
+        self._pending: dict[nn.Parameter, Gradient] = {}
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Hook every layer that owns trainable parameters."""
-        handles: list[Any] = []
-        for layer in self.layer_names:
-            handles.append(layer.register_forward_pre_hook(self._before))
-            handles.append(layer.register_forward_hook(self._after, with_kwargs=True))
-        self._recording = True
-        try:
+    def hooked(self) -> Iterator[None]:
+        """Hook every trainable parameter and every layer that owns one."""
+        with ExitStack() as stack:
+            for parameter in self._names:
+                stack.callback(parameter.requires_grad_, True)
+                handle = parameter.register_hook(partial(self._refuse_outside_use, parameter))
+                stack.callback(handle.remove)
+            for layer in self._layers:
+                # Innermost: other hooks may change what goes in and what comes out.
+                before = layer.register_forward_pre_hook(self._before, with_kwargs=True)
+                stack.callback(before.remove)
+                after = layer.register_forward_hook(self._after, prepend=True)
+                stack.callback(after.remove)
             yield
-        finally:
-            self._recording = False
-            for handle in handles:
-                handle.remove()
 
-    def check_batch(self, batch: int) -> None:
-        """Refuse layers that do not have the samples on the first axis."""
-        for layer, output in self._shapes:
-            refuse_other_batch(self.layer_names[layer], layer, output, batch)
-        self._shapes.clear()
+    def record(self, per_sample_losses: Callable[[], Tensor]) -> Tensor:
+        """Run the forward pass and check that it can be taken apart by sample."""
+        self._recording = True
+        losses = per_sample_losses()
+        self._recording = False
+        if losses.dim() != 1:
+            raise ValueError(f"per_sample_losses must return [B] losses, not {tuple(losses.shape)}")
+        for layer, shape in self._shapes:
+            refuse_other_batch(self._layers[layer], layer, shape, len(losses))
+        if not losses.requires_grad:
+            raise CoverageError(
+                "the losses do not depend on any trainable parameter: were they computed under "
+                "torch.no_grad or detached, or is every layer that was used frozen?"
+            )
+        return losses
 
     def flush(self) -> None:
         """Hand on what waits for uses that turned out not to lead to the loss."""
         for parameter in list(self._pending):
             self._hand_on(parameter)
 
-    def _before(self, layer: nn.Module, args: tuple[Any, ...]) -> None:
-        self.running.append(layer)
+    def _before(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._applying_rule:
+            return
+        if not self._recording:
+            raise CoverageError(
+                f"{describe(self._layers[layer], layer)} runs again during backward; switch "
+                "gradient checkpointing off (diffusers: model.disable_gradient_checkpointing())"
+            )
+        call = Call(*tree_map(_detached, (args, kwargs)))
+        use = _Use(layer, self._own(layer), call, _versions(call))
+        for parameter in use.parameters.values():
+            self._constant[parameter] += 1
+            parameter.requires_grad_(False)
+        self._running.append(use)
 
-    def _after(
-        self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-    ) -> Any:
-        self.running.remove(layer)
-        self._shapes.append((layer, output))
-        if not isinstance(output, Tensor):
-            return output  # check_batch refuses it
+    def _after(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if self._applying_rule:
+            return output
+        while (use := self._leave()).layer is not layer:
+            pass  # its forward raised, and the model went on
+        if not use.parameters or not torch.is_grad_enabled():
+            return output
+        refuse_other_output(self._layers[layer], layer, output)
+        if not (output.is_floating_point() or output.is_complex()):
+            return output
+        self._shapes.append((layer, tuple(output.shape)))
+        if use.is_overwritten:
+            raise CoverageError(
+                f"{describe(self._layers[layer], layer)} overwrites its input in place; make that "
+                "operation out of place"
+            )
+        if rule_for(layer) is by_vmap:
+            use.call = use.call._replace(output=output.detach().clone())
         if not output.requires_grad:
-            # With weights frozen, the first layers would be cut off from backward; a copy, for
-            # what follows may work in place, which a leaf forbids.
-            output = output.requires_grad_().clone()
-        leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        use = _Use(layer, _detached(Call(args, kwargs)), [leaf._version for leaf in leaves])
-        for parameter in self._own(layer).values():
+            # With its weights constant, a first layer would be cut off from backward.
+            output = output.detach().requires_grad_().clone()
+        elif output._is_view():
+            # Autograd would lead around the hook if what follows works in place.
+            output = output.clone()
+        for parameter in use.parameters.values():
             self._waiting[parameter] += 1
         output.register_hook(partial(self._arrive, use))
         return output
 
+    def _leave(self) -> _Use:
+        use = self._running.pop()
+        for parameter in use.parameters.values():
+            self._constant[parameter] -= 1
+            parameter.requires_grad_(self._constant[parameter] == 0)
+        return use
+
     def _arrive(self, use: _Use, output_gradient: Tensor) -> None:
-        layer = use.layer
-        leaves = [leaf for leaf in tree_leaves(use.call) if isinstance(leaf, Tensor)]
-        if [leaf._version for leaf in leaves] != use.versions:
+        name = describe(self._layers[use.layer], use.layer)
+        if self._recording:
             raise CoverageError(
-                f"the input of layer {self.layer_names[layer]!r} was overwritten in place after "
-                "the layer had read it; make that operation out of place"
+                f"a gradient reached {name} during the forward pass; models that differentiate "
+                "inside their forward are not supported"
             )
-        gradients = rule_for(layer)(layer, use.call, output_gradient.detach())
+        if use.is_overwritten:
+            raise CoverageError(
+                f"the input of {name} was overwritten in place after the layer had read it; make "
+                "that operation out of place"
+            )
+        gradients = self._apply_rule(use, output_gradient.detach())
         use.call = Call((), {})  # frees the inputs
-        for name, parameter in self._own(layer).items():
-            earlier = self._pending.get(parameter)
-            gradient = gradients[name]
-            self._pending[parameter] = gradient if earlier is None else earlier.add(gradient)
+        for own_name, parameter in use.parameters.items():
+            if own_name in gradients:
+                earlier = self._pending.get(parameter)
+                gradient = gradients[own_name]
+                self._pending[parameter] = gradient if earlier is None else earlier.add(gradient)
             self._waiting[parameter] -= 1
         del gradients
-        for parameter in self._own(layer).values():
-            if self._waiting[parameter] == 0:
+        for parameter in use.parameters.values():
+            if parameter in self._pending and self._waiting[parameter] == 0:
                 self._hand_on(parameter)
 
-    def _hand_on(self, parameter: Tensor) -> None:
-        self._consume(self.names[parameter], self._pending.pop(parameter))
+    def _apply_rule(self, use: _Use, output_gradient: Tensor) -> dict[str, Gradient]:
+        self._applying_rule = True
+        try:
+            return rule_for(use.layer)(use.layer, use.call, output_gradient)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise CoverageError(
+                f"{describe(self._layers[use.layer], use.layer)} cannot be taken apart by sample "
+                f"({reason}); freeze its own parameters with requires_grad_(False)"
+            ) from error
+        finally:
+            self._applying_rule = False
 
-    def _own(self, layer: nn.Module) -> dict[str, Tensor]:
+    def _hand_on(self, parameter: nn.Parameter) -> None:
+        self._consume(self._names[parameter], self._pending.pop(parameter))
+
+    def _refuse_outside_use(self, parameter: nn.Parameter, gradient: Tensor) -> None:
+        owner = next(layer for layer in self._layers if parameter in {*self._own(layer).values()})
+        raise CoverageError(
+            f"parameter {self._names[parameter]!r} is used outside the forward of "
+            f"{describe(self._layers[owner], owner)}, which owns it, where its per-sample gradient "
+            "cannot be seen; call that layer, or freeze the parameter with requires_grad_(False)"
+        )
+
+    def _own(self, layer: nn.Module) -> dict[str, nn.Parameter]:
         return {
             name: parameter
             for name, parameter in layer._parameters.items()
-            if parameter is not None and parameter in self.owners
+            if parameter is not None and parameter in self._names
         }
 
 
-def _detached(call: Call) -> Call:
-    """The same arguments, without their autograd history (which would keep the graph alive)."""
-
-    def detach(leaf: Any) -> Any:
-        return leaf.detach() if isinstance(leaf, Tensor) else leaf
-
-    return Call(
-        tuple(detach(argument) for argument in call.args),
-        {name: detach(argument) for name, argument in call.kwargs.items()},
-    )
+def _detached(leaf: Any) -> Any:
+    """A tensor without its autograd history, which would keep the graph alive."""
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
 
 
-@contextmanager
-def _frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Without gradients of their own, so that autograd does not form what nobody needs."""
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+def _versions(call: Call) -> list[int]:
+    leaves = tree_leaves((call.args, call.kwargs))
+    return [leaf._version for leaf in leaves if isinstance(leaf, Tensor)]

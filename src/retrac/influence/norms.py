@@ -15,11 +15,10 @@ from retrac.errors import RetracError
 from retrac.gradients import squared_norms
 from retrac.influence.config import ComputeConfig
 from retrac.influence.memory import MOST_ROWS, choose_device
-from retrac.influence.replay import choose_checkpoints
 from retrac.influence.store import save_result
 from retrac.progress import progress
 from retrac.training.inputs import training_inputs
-from retrac.training.run import Checkpoint, Run
+from retrac.training.run import Checkpoint, Run, choose_checkpoints
 
 KIND = "analysis of norms"
 

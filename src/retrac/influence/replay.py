@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrac.errors import RetracError
 from retrac.training.ledger import Ledger
 from retrac.training.run import Checkpoint, Run
 from retrac.training.steps import Step, visit_weights
@@ -26,22 +25,6 @@ class Replay:
     epochs: tuple[int, ...]
     weights: np.ndarray
     total: np.ndarray
-
-
-def choose_checkpoints(run: Run, epochs: Sequence[int]) -> list[Checkpoint]:
-    """The run's checkpoints after the given epochs; all of them if none are given.
-
-    Raises:
-        RetracError: some epoch has no checkpoint.
-    """
-    there = {checkpoint.epoch: checkpoint for checkpoint in run.checkpoints}
-    for epoch in epochs:
-        if epoch not in there:
-            raise RetracError(
-                f"{run.path} has no checkpoint after epoch {epoch}: there are "
-                f"{', '.join(map(str, there))}"
-            )
-    return [there[epoch] for epoch in sorted(set(epochs) or there)]
 
 
 def plan_replays(run: Run, checkpoints: Sequence[Checkpoint], replay: str) -> list[Replay]:

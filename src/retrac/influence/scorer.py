@@ -14,9 +14,9 @@ from retrac.influence.config import AttributeConfig
 from retrac.influence.memory import Split, choose_device, split_work
 from retrac.influence.plan import Plan
 from retrac.influence.query_gradients import QueryGradients, query_gradients
-from retrac.influence.replay import Replay, choose_checkpoints, plan_replays
+from retrac.influence.replay import Replay, plan_replays
 from retrac.influence.sample_scores import SampleScores, Visits, sample_scores
-from retrac.training.run import Run
+from retrac.training.run import Run, choose_checkpoints
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from retrac.errors import unknown
+from retrac.errors import RetracError, unknown
 from retrac.influence.attribution import Ranked
 from retrac.influence.config import METHODS, AttributeConfig, ComputeConfig, PlanConfig
 from retrac.influence.parts import Parts
@@ -116,6 +116,29 @@ def self_influence(
         save_result(path, KIND, result.dataset, result.config)
         parts.discard()
     return result
+
+
+def check_method(method: str) -> None:
+    """Refuse a method that does not exist.
+
+    Raises:
+        RetracError: with the nearest one that does.
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+
+
+def spread(size: int, count: int | None) -> list[int] | None:
+    """Indices of `count` samples, evenly spread over `size`; None, for all, without a count.
+
+    Raises:
+        RetracError: fewer than one.
+    """
+    if count is None:
+        return None
+    if count < 1:
+        raise RetracError(f"--samples must be at least 1, not {count}")
+    return [int(index) for index in np.linspace(0, size, min(count, size), endpoint=False)]
 
 
 def _compute(scorer: Scorer, blocks: list[np.ndarray], parts: Parts) -> None:

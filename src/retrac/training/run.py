@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -179,6 +180,22 @@ class Run:
             "schedule": f"{config.objective.schedule}, {config.objective.timesteps} timesteps",
             "seed": config.seed,
         }
+
+
+def choose_checkpoints(run: Run, epochs: Sequence[int]) -> list[Checkpoint]:
+    """The run's checkpoints after the given epochs; all of them if none are given.
+
+    Raises:
+        RetracError: some epoch has no checkpoint.
+    """
+    there = {checkpoint.epoch: checkpoint for checkpoint in run.checkpoints}
+    for epoch in epochs:
+        if epoch not in there:
+            raise RetracError(
+                f"{run.path} has no checkpoint after epoch {epoch}: there are "
+                f"{', '.join(map(str, there))}"
+            )
+    return [there[epoch] for epoch in sorted(set(epochs) or there)]
 
 
 def new_record(config: TrainConfig, dataset: ImageDataset, ledger: Ledger) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from retrac.errors import RetracError
 class Interrupted(RetracError):
     """Stopped by a signal, with everything saved."""
 
+    exit_code = 130
+
 
 @contextmanager
 def stop_requests(enabled: bool = True) -> Iterator[Callable[[], bool]]:

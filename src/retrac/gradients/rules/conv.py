@@ -11,10 +11,9 @@ from retrac.gradients.rules.registry import Call, rule
 @rule(nn.Conv2d)
 def conv2d(layer: nn.Conv2d, call: Call, output_gradient: Tensor) -> dict[str, Gradient]:
     """Any stride, padding, dilation and groups."""
-    (images,) = call.args
     groups = layer.groups
     batch, outputs, height, width = output_gradient.shape
-    a = patches(layer, images, (height, width))
+    a = patches(layer, call.input, (height, width))
     b = output_gradient.permute(0, 2, 3, 1).reshape(batch, height * width, groups, -1)
     kernel = tuple(layer.kernel_size)
     # Channels last, as the patches lie in memory; the parameter has them second.

@@ -11,9 +11,8 @@ from retrac.gradients.rules.registry import Call, rule
 @rule(nn.Embedding)
 def embedding(layer: nn.Embedding, call: Call, output_gradient: Tensor) -> dict[str, Gradient]:
     """Each position's output gradient goes to the row that was looked up, but for padding."""
-    (indices,) = call.args
     batch = len(output_gradient)
-    chosen = F.one_hot(indices.reshape(batch, 1, -1), layer.num_embeddings)
+    chosen = F.one_hot(call.input.reshape(batch, 1, -1).long(), layer.num_embeddings)
     if layer.padding_idx is not None:
         chosen[..., layer.padding_idx] = 0
     a = output_gradient.reshape(batch, 1, -1, layer.embedding_dim)

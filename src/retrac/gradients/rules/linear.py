@@ -11,8 +11,7 @@ from retrac.gradients.rules.registry import Call, rule
 def linear(layer: nn.Linear, call: Call, output_gradient: Tensor) -> dict[str, Gradient]:
     """`y = W x + c` at every position: `∂W = Σ_p b_p a_pᵀ`, `∂c = Σ_p b_p`."""
     batch = len(output_gradient)
-    (inputs,) = call.args
-    a = inputs.reshape(batch, 1, -1, layer.in_features)
+    a = call.input.reshape(batch, 1, -1, layer.in_features)
     b = output_gradient.reshape(batch, 1, -1, layer.out_features)
     gradients: dict[str, Gradient] = {"weight": Factored(a, b, Layout.of(layer.weight))}
     if layer.bias is not None:

@@ -11,20 +11,22 @@ from retrac.gradients.rules.registry import Call, rule
 @rule(nn.GroupNorm)
 def group_norm(layer: nn.GroupNorm, call: Call, output_gradient: Tensor) -> dict[str, Gradient]:
     """Scale and shift by channel; summed over positions."""
-    (inputs,) = call.args
-    normalised = F.group_norm(inputs, layer.num_groups, eps=layer.eps)
+    normalised = F.group_norm(call.input, layer.num_groups, eps=layer.eps)
+
+    def by_sample(values: Tensor) -> Tensor:
+        return values.reshape(*values.shape[:2], -1).sum(2)
+
     return {
-        "weight": Dense((output_gradient * normalised).flatten(2).sum(2), Layout.of(layer.weight)),
-        "bias": Dense(output_gradient.flatten(2).sum(2), Layout.of(layer.bias)),
+        "weight": Dense(by_sample(output_gradient * normalised), Layout.of(layer.weight)),
+        "bias": Dense(by_sample(output_gradient), Layout.of(layer.bias)),
     }
 
 
 @rule(nn.LayerNorm)
 def layer_norm(layer: nn.LayerNorm, call: Call, output_gradient: Tensor) -> dict[str, Gradient]:
     """Scale and shift by element of the normalised shape; summed over positions."""
-    (inputs,) = call.args
-    batch, size = len(inputs), layer.weight.numel()
-    normalised = F.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
+    batch, size = len(output_gradient), layer.weight.numel()
+    normalised = F.layer_norm(call.input, layer.normalized_shape, eps=layer.eps)
 
     def by_sample(values: Tensor) -> Tensor:
         return values.reshape(batch, -1, size).sum(1)

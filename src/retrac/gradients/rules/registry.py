@@ -9,16 +9,32 @@ from retrac.gradients.gradient import Gradient
 
 
 class Call(NamedTuple):
-    """The arguments of one call of a layer."""
+    """One call of a layer.
+
+    Attributes:
+        args: the arguments by position.
+        kwargs: the arguments by name.
+        output: a copy of what the layer returned, kept only for layers without a rule.
+    """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    output: Tensor | None = None
+
+    @property
+    def input(self) -> Tensor:
+        """The only argument, however it was given."""
+        (argument,) = (*self.args, *self.kwargs.values())
+        return argument
 
 
 Rule = Callable[[Any, Call, Tensor], dict[str, Gradient]]
 """`(layer, its call, gradient of its output [B, …]) -> {parameter's own name: its gradient}`."""
 
 _RULES: dict[type[nn.Module], Rule] = {}
+
+_COMPUTING = ("forward", "_conv_forward")
+"""The methods in which a layer with a rule computes its output."""
 
 
 def rule(*types: type[nn.Module]) -> Callable[[Rule], Rule]:
@@ -32,10 +48,19 @@ def rule(*types: type[nn.Module]) -> Callable[[Rule], Rule]:
 
 
 def rule_for(layer: nn.Module) -> Rule:
-    """Find the rule of a layer: that of its type or of a parent whose `forward` it still has."""
+    """Find the rule of a layer: that of its type or of a parent that it still computes like."""
     from retrac.gradients.rules.fallback import by_vmap
 
     for base in type(layer).__mro__:
-        if base in _RULES and type(layer).forward is base.forward:
+        if base in _RULES and _computes_like(base, layer):
             return _RULES[base]
     return by_vmap
+
+
+def _computes_like(base: type[nn.Module], layer: nn.Module) -> bool:
+    """Whether neither the layer's class nor the layer itself overrides how `base` computes."""
+    return all(
+        getattr(getattr(layer, name), "__func__", None) is getattr(base, name)
+        for name in _COMPUTING
+        if hasattr(base, name)
+    )

@@ -1,0 +1,38 @@
+"""`retrac generate`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Generate images by DDIM; image i depends on the seed and on i alone."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    count: int = 16
+    """How many images."""
+    seed: int = 0
+    """Seed of their noise."""
+    steps: int = 50
+    """DDIM steps."""
+    eta: float = 0.0
+    """0 for deterministic sampling, 1 for as much noise as DDPM."""
+    checkpoint: int | None = None
+    """Epoch of the checkpoint; default: the last."""
+    output: Path | None = None
+    """Folder for the images; the grid goes beside it. Default: RUN/generated/seed-SEED."""
+
+    def __call__(self) -> None:
+        """Generate and say where the images are."""
+        from retrac.training.generation import generate_images
+        from retrac.training.run import Run
+
+        run = Run.open(self.run)
+        folder = self.output or run.path / "generated" / f"seed-{self.seed}"
+        sheet = generate_images(
+            run, folder, self.count, self.seed, self.steps, self.eta, self.checkpoint
+        )
+        print(f"{folder}: {self.count} images; {sheet}: all of them on one sheet")

@@ -1,0 +1,111 @@
+"""`retrac COMMAND`: turns the command line into one configuration and runs it."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+import tyro
+
+from retrac.cli.attribute import Attribute
+from retrac.cli.datasets import Datasets
+from retrac.cli.generate import Generate
+from retrac.cli.norms import Norms
+from retrac.cli.outliers import Outliers
+from retrac.cli.report import Report
+from retrac.cli.train import Train
+from retrac.data.config import DatasetConfig
+from retrac.data.named import NAMED
+from retrac.errors import RetracError
+from retrac.files import disk_refusal
+from retrac.training.config import TrainConfig
+
+DESCRIPTION = "Which training images made a diffusion model produce this image?"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 2 for an error of the user's, 130 if stopped."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        command = tyro.cli(_commands(given), prog="retrac", description=DESCRIPTION, args=given)
+        quiet()
+        command()
+    except RetracError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("stopped; the same command goes on from what is saved", 130)
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        told = _resource_refusal(error)
+        if told is None:
+            raise
+        return _fail(told, 2)
+    return 0
+
+
+def quiet() -> None:
+    """Silence the libraries' own chatter: what a user must know, we say."""
+    import logging
+    import warnings
+
+    from diffusers.utils import logging as diffusers_logging
+
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="accelerate|torch|zarr")
+
+
+def _commands(given: Sequence[str]) -> Any:
+    subcommand = tyro.conf.subcommand
+    commands = (
+        Annotated[Datasets, subcommand("datasets")],
+        Annotated[Train, subcommand("train", default=_train_defaults(given))],
+        Annotated[Generate, subcommand("generate")],
+        Annotated[Attribute, subcommand("attribute")],
+        Annotated[Outliers, subcommand("outliers")],
+        Annotated[Norms, subcommand("norms")],
+        Annotated[Report, subcommand("report")],
+    )
+    union: Any = commands[0]
+    for command in commands[1:]:
+        union = union | command
+    return union
+
+
+def _train_defaults(given: Sequence[str]) -> Train:
+    """A named dataset's training settings are the defaults, shown by --help too."""
+    config = TrainConfig()
+    for option, value in zip(given, [*given[1:], ""], strict=False):
+        name = value if option == "--dataset" else option.removeprefix("--dataset=")
+        if option.startswith("--dataset") and name in NAMED:
+            config = config.with_preset(dict(NAMED[name].preset))
+            config = replace(config, data=DatasetConfig(dataset=name))
+    return Train(config=config)
+
+
+def _resource_refusal(error: Exception) -> str | None:
+    """What the machine has too little of, in one line; None for any other error."""
+    if refusal := disk_refusal(error, "the output"):
+        return str(refusal)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return (
+            "out of memory: lower --memory-budget or --batch-size, or close other programs; what "
+            "was computed is kept"
+        )
+    return None
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"retrac: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def run() -> None:
+    """Entry point of the `retrac` script."""
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""`retrac outliers`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from retrac.influence.config import ComputeConfig, PlanConfig
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """Rank training samples by self-influence: outliers come first."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    method: str = "retrac"
+    """Method that ranks; the scores of every method are stored."""
+    samples: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Only so many samples, evenly spread over the training set; default: all."""
+    top: int = 32
+    """Samples in the picture."""
+    checkpoints: tuple[int, ...] = ()
+    """Epochs of the checkpoints to use. Default: all."""
+    replay: str = "last"
+    """Epochs of each checkpoint's interval to replay: last, all, or a number."""
+    output: Path | None = None
+    """Folder of the result. Default: RUN/outliers."""
+    plan: tyro.conf.OmitArgPrefixes[PlanConfig] = field(
+        default_factory=lambda: PlanConfig(plan_timesteps=10, plan_noises=2)
+    )
+    compute: tyro.conf.OmitArgPrefixes[ComputeConfig] = field(default_factory=ComputeConfig)
+
+    def __call__(self) -> None:
+        """Rank, print the first and draw them."""
+        from retrac.cli.tables import print_ranked
+        from retrac.influence.self_influence import check_method, self_influence, spread
+        from retrac.report.outliers import write_outliers
+        from retrac.training.run import Run
+
+        check_method(self.method)
+        run = Run.open(self.run)
+        path = self.output or run.path / "outliers"
+        result = self_influence(
+            run,
+            spread(len(run.dataset), self.samples),
+            checkpoints=self.checkpoints,
+            replay=self.replay,
+            plan=self.plan,
+            compute=self.compute,
+            output=path,
+        )
+        print_ranked(result.ranked(self.method, 10), f"largest self-influence by {self.method}")
+        picture, table = write_outliers(result, self.method, path, self.top)
+        print(f"picture: {picture}\nall samples: {table}")

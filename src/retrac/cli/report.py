@@ -1,0 +1,26 @@
+"""`retrac report`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the report of an attribution: one HTML file that needs no network."""
+
+    attribution: tyro.conf.Positional[Path]
+    """The folder that `retrac attribute` wrote."""
+    k: int = 8
+    """Proponents and opponents per query, at most 20."""
+    output: Path | None = None
+    """The file to write. Default: report.html in the attribution's folder."""
+
+    def __call__(self) -> None:
+        """Write it and say where it is."""
+        from retrac.influence.attribution import Attribution
+        from retrac.report.page import write_report
+
+        path = self.output or self.attribution / "report.html"
+        print(write_report(Attribution.open(self.attribution), path, self.k))

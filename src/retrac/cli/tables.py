@@ -1,0 +1,33 @@
+"""Results as tables in the terminal."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from retrac.influence.attribution import Attribution, Ranked
+
+QUERIES = 8
+"""Queries that are printed; the report has them all."""
+
+
+def print_proponents(result: Attribution, queries: Sequence[str], k: int = 5) -> None:
+    """Print the first proponents of the first queries, by method."""
+    table = Table("query", *result.methods, box=None, header_style="bold", title="proponents")
+    for query, name in enumerate(queries[:QUERIES]):
+        table.add_row(
+            name, *(", ".join(map(_entry, result.proponents(query, m, k))) for m in result.methods)
+        )
+    Console().print(table)
+
+
+def print_ranked(entries: Sequence[Ranked], title: str) -> None:
+    """Print samples with their scores."""
+    table = Table("rank", "sample", "label", "score", box=None, header_style="bold", title=title)
+    for entry in entries:
+        table.add_row(str(entry.rank), entry.id, entry.label, f"{entry.score:.4g}")
+    Console().print(table)
+
+
+def _entry(entry: Ranked) -> str:
+    return f"{entry.id} ({entry.label})" if entry.label else entry.id

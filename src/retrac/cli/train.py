@@ -1,0 +1,32 @@
+"""`retrac train`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from retrac.errors import RetracError
+from retrac.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a diffusion model so that every event can be replayed.
+
+    A named dataset brings its published training settings as defaults; see them with
+    `retrac train --dataset NAME --help`. Stopped at any moment, the same command goes on.
+    """
+
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """The run folder to write, such as runs/digits."""
+    config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+
+    def __call__(self) -> None:
+        """Train and say where the run is."""
+        from retrac.training.loop import train
+
+        if self.output is None:
+            raise RetracError("train needs --output, the run folder to write")
+        run = train(self.config, self.output)
+        print(f"{run.path}: {len(run.checkpoints)} checkpoints, loss curve in {run.path}/loss.png")

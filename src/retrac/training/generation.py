@@ -1,0 +1,61 @@
+"""Images of a run, as files."""
+
+from pathlib import Path
+
+from retrac.data.grid import grid
+from retrac.data.images import to_pil
+from retrac.diffusion.sampling import generate
+from retrac.errors import RetracError
+from retrac.files import write_whole
+from retrac.training.run import Run, choose_checkpoints
+
+
+def generate_images(
+    run: Run,
+    folder: Path,
+    count: int,
+    seed: int,
+    steps: int = 50,
+    eta: float = 0.0,
+    epoch: int | None = None,
+) -> Path:
+    """Write `folder/0000.png`, `0001.png`, …, and all of them on a sheet beside the folder.
+
+    The sheet lies outside, so that the folder can be given as queries.
+
+    Args:
+        run: a training run.
+        folder: files of the same names in it are replaced.
+        count: how many images.
+        seed, steps, eta: as for `retrac.diffusion.sampling.generate`.
+        epoch: of the checkpoint; the last by default.
+
+    Returns:
+        The path of the sheet.
+
+    Raises:
+        RetracError: no such checkpoint, numbers out of range, or no space left.
+    """
+    timesteps = run.config.objective.timesteps
+    if count < 1 or not 1 <= steps <= timesteps or not 0 <= eta <= 1 or seed < 0:
+        raise RetracError(
+            f"--count must be at least 1, --steps 1 to {timesteps}, --eta 0 to 1 and --seed at "
+            f"least 0, not {count}, {steps}, {eta} and {seed}"
+        )
+    checkpoint = choose_checkpoints(run, () if epoch is None else (epoch,))[-1]
+    images = generate(
+        checkpoint.load_for_generation(run.shape),
+        run.scheduler,
+        run.shape,
+        range(count),
+        seed,
+        steps,
+        eta,
+    )
+    for index, image in enumerate(images):
+        with write_whole(folder / f"{index:04d}.png") as temporary:
+            to_pil(image).save(temporary, format="png")
+    sheet = folder.with_name(f"{folder.resolve().name}-sheet.png")
+    with write_whole(sheet) as temporary:
+        grid(images).save(temporary, format="png")
+    return sheet

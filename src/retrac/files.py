@@ -4,7 +4,7 @@ import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ def write_whole(path: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         temporary.replace(path)
     except BaseException as error:
-        remove(temporary)
+        with suppress(OSError):  # the first error is the one to tell
+            remove(temporary)
         if refusal := disk_refusal(error, path):
             raise refusal from error
         raise
@@ -42,7 +43,8 @@ def disk_refusal(error: BaseException, path: Path | str) -> RetracError | None:
 
     Libraries that write through Rust (safetensors) report a full disk in words, not as OSError.
     """
-    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "os error 28" in str(error):
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or "os error 28" in str(error):
         return RetracError(f"no space left to write {path}: free some disk space, then run again")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return RetracError(f"cannot write {path}: permission denied; choose another folder")

@@ -8,10 +8,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from retrac.gradients import CoverageError, dots_and_norms, grouped_gradients, oracle
+from retrac.gradients import (
+    CoverageError,
+    dots_and_norms,
+    grouped_gradients,
+    oracle,
+    squared_norms,
+)
 
 random_layers = settings(
-    max_examples=25,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     database=None,
@@ -54,10 +60,15 @@ def assert_agrees(
     directions = directions_for(model)
     expected_dots, expected_norms = oracle.dots_and_norms(model, losses, directions)
     scale = expected_norms.max().sqrt()
-    lengths = sum(rows.square().reshape(len(rows), -1).sum(1) for rows in directions.values()).sqrt()
+    lengths = sum(
+        rows.square().reshape(len(rows), -1).sum(1) for rows in directions.values()
+    ).sqrt()
 
     dots, squared = dots_and_norms(model, losses, directions)
 
+    torch.testing.assert_close(
+        squared_norms(model, losses), squared, rtol=tolerance, atol=float(tolerance * scale**2)
+    )
     assert dots.shape == expected_dots.shape and squared.shape == expected_norms.shape
     norms = expected_norms.sqrt()
     assert ((squared.sqrt() - norms).abs() <= tolerance * norms + 1e-3 * tolerance * scale).all()

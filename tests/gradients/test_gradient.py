@@ -77,7 +77,9 @@ def test_slices_are_small(monkeypatch):
 
 @pytest.mark.parametrize("groups", [(1, 1), (2, 2), (1, 2), (2, 1)])
 def test_uses_of_one_parameter_add_up(groups):
-    (first, one), (second, two) = (factored((3, g, p, 4 // g, 5)) for g, p in zip(groups, (2, 7), strict=True))
+    (first, one), (second, two) = (
+        factored((3, g, p, 4 // g, 5)) for g, p in zip(groups, (2, 7), strict=True)
+    )
     dense = Dense(two, second.layout)
     for total in (first.add(second), first.add(dense), dense.add(first)):
         torch.testing.assert_close(total.materialise(), one + two)

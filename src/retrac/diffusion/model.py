@@ -18,11 +18,7 @@ def build_unet(config: ModelConfig, shape: tuple[int, int, int], seed: int) -> U
     """
     channels, height, width = shape
     levels = len(config.channels)
-    if levels == 0 or any(side % 2 ** (levels - 1) for side in (height, width)):
-        raise RetracError(
-            f"images of {height}x{width} cannot be halved {levels - 1} times: give fewer "
-            "--channels, or another --resolution"
-        )
+    _refuse_odd_sizes(shape, levels)
     if any(c % config.norm_groups for c in config.channels):
         raise RetracError(
             f"--norm-groups {config.norm_groups} does not divide every one of --channels "
@@ -61,33 +57,46 @@ def load_unet(folder: Path, shape: tuple[int, int, int]) -> UNet2DModel:
     Dropout is switched off: it is random beyond what the ledger decides.
 
     Raises:
-        RetracError: absent, damaged, or made for another number of channels.
+        RetracError: absent, damaged, or made for other images.
     """
     source = folder / "unet" if (folder / "unet").is_dir() else folder
     if not (source / "config.json").is_file():
         raise RetracError(f"{folder} holds no diffusers model: it has no config.json")
     try:
-        model = UNet2DModel.from_pretrained(
-            source, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True
+        model, loading = UNet2DModel.from_pretrained(
+            source,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
+            local_files_only=True,
+            output_loading_info=True,
         )
     except Exception as error:  # diffusers, safetensors and torch each have their own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise RetracError(
             f"the model in {source} cannot be loaded ({reason}); it may be damaged"
         ) from error
+    if loading["missing_keys"]:  # diffusers would go on with random numbers
+        raise RetracError(
+            f"the model in {source} lacks weights ({loading['missing_keys'][0]}); it may be damaged"
+        )
     if model.config.in_channels != shape[0] or model.config.out_channels != shape[0]:
         raise RetracError(
             f"the model in {folder} is for {model.config.in_channels} channels, "
             f"but the images have {shape[0]}"
         )
+    if model.class_embedding is not None:
+        raise RetracError(f"the model in {folder} needs class labels, which images here lack")
+    _refuse_odd_sizes(shape, len(model.config.block_out_channels))
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     return model
 
 
-def image_shape(model: UNet2DModel) -> tuple[int, int, int]:
-    """(C, H, W) of the images that a network was made for."""
-    size = model.config.sample_size
-    height, width = (size, size) if isinstance(size, int) else size
-    return model.config.in_channels, height, width
+def _refuse_odd_sizes(shape: tuple[int, int, int], levels: int) -> None:
+    _, height, width = shape
+    if any(side % 2 ** (levels - 1) for side in (height, width)):
+        raise RetracError(
+            f"images of {height}x{width} cannot be halved {levels - 1} times: give fewer "
+            "--channels, or another --resolution"
+        )

@@ -1,6 +1,7 @@
 """How much memory a pass takes, measured on a small one."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -35,17 +36,20 @@ def activation_bytes(model: nn.Module, per_sample_losses: Callable[[], Tensor]) 
             if isinstance(leaf, Tensor):
                 keep(leaf)
 
-    handles = [
-        module.register_forward_pre_hook(keep_inputs)
+    owners = [
+        module
         for module in model.modules()
         if any(p.requires_grad for p in module.parameters(recurse=False))
     ]
-    try:
-        with saved_tensors_hooks(keep, lambda tensor: tensor):
-            losses = per_sample_gradients(model, per_sample_losses, lambda name, gradient: None)
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def watched_losses() -> Tensor:
+        with ExitStack() as stack:  # not during backward: vmap allows no hooks on saved tensors
+            stack.enter_context(saved_tensors_hooks(keep, lambda tensor: tensor))
+            for module in owners:
+                stack.callback(module.register_forward_pre_hook(keep_inputs).remove)
+            return per_sample_losses()
+
+    losses = per_sample_gradients(model, watched_losses, lambda name, gradient: None)
     total = sum(storage.nbytes() for storage in kept.values())
     return int(TEMPORARY * total / len(losses)) + 1
 

@@ -1,12 +1,13 @@
 """How a run is trained. Light to import: these fields are the command line and its help."""
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from retrac.data.config import DatasetConfig
 from retrac.diffusion.config import ModelConfig, ObjectiveConfig
-from retrac.errors import RetracError
+from retrac.errors import RetracError, unknown
 
 
 @dataclass(frozen=True)
@@ -57,22 +58,40 @@ class TrainConfig:
     """DDIM steps of the sample grid."""
 
     def __post_init__(self) -> None:
-        positive = {
-            "epochs": self.epochs,
-            "checkpoint-every": self.checkpoint_every,
-            "batch-size": self.batch_size,
-            "timesteps": self.objective.timesteps,
-            "sample-steps": self.sample_steps,
-            "layers-per-block": self.model.layers_per_block,
-            "norm-groups": self.model.norm_groups,
-            "attention-head-dim": self.model.attention_head_dim,
+        model, optimisation = self.model, self.optimisation
+        for part in (self, model, self.objective, optimisation):
+            _refuse_unknown_choices(part)
+        least = {
+            "epochs": (self.epochs, 1),
+            "checkpoint-every": (self.checkpoint_every, 1),
+            "batch-size": (self.batch_size, 1),
+            "timesteps": (self.objective.timesteps, 1),
+            "channels": (min(model.channels, default=0), 1),
+            "layers-per-block": (model.layers_per_block, 1),
+            "norm-groups": (model.norm_groups, 1),
+            "attention-head-dim": (model.attention_head_dim, 1),
+            "warmup-steps": (optimisation.warmup_steps, 0),
+            "weight-decay": (optimisation.weight_decay, 0),
+            "momentum": (optimisation.momentum, 0),
+            "sample-count": (self.sample_count, 0),
+            "sample-steps": (self.sample_steps, 1),
         }
-        for name, value in positive.items():
-            if value < 1:
-                raise RetracError(f"--{name} must be at least 1, not {value}")
-        if not self.optimisation.learning_rate > 0:
+        for name, (value, bound) in least.items():
+            if not bound <= value < math.inf:
+                raise RetracError(f"--{name} must be at least {bound}, not {value}")
+        rates = {
+            "learning-rate": optimisation.learning_rate,
+            "max-grad-norm": optimisation.max_grad_norm,
+        }
+        for name, rate in rates.items():
+            if rate is not None and not 0 < rate < math.inf:
+                raise RetracError(f"--{name} must be a number above 0, not {rate}")
+        if optimisation.momentum and optimisation.optimizer != "sgd":
+            raise RetracError("--momentum is for --optimizer sgd only")
+        if self.sample_count and self.sample_steps > self.objective.timesteps:
             raise RetracError(
-                f"--learning-rate must be above 0, not {self.optimisation.learning_rate}"
+                f"--sample-steps must be at most --timesteps, {self.objective.timesteps}, not "
+                f"{self.sample_steps}"
             )
         if not 0 <= self.seed < 2**63:
             raise RetracError(f"--seed must be in [0, 2^63), not {self.seed}")
@@ -103,7 +122,7 @@ class TrainConfig:
         """Read what `to_json` wrote.
 
         Raises:
-            RetracError: fields that this version does not know, or lacks.
+            RetracError: fields that this version does not know, or values that make no sense.
         """
         try:
             values = {name: _tuples(value) for name, value in content.items()}
@@ -115,6 +134,12 @@ class TrainConfig:
             return TrainConfig(data, model, objective, optimisation, **own)
         except (KeyError, TypeError, AttributeError) as error:
             raise RetracError(f"the run's configuration cannot be read ({error})") from error
+
+
+def _refuse_unknown_choices(part: Any) -> None:
+    for name, hint in get_type_hints(type(part)).items():
+        if get_origin(hint) is Literal and getattr(part, name) not in get_args(hint):
+            raise unknown(f"--{name.replace('_', '-')}", str(getattr(part, name)), get_args(hint))
 
 
 def _plain(value: Any) -> Any:

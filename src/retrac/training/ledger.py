@@ -59,7 +59,7 @@ class Ledger:
             shape: of one sample's noise, such as (C, H, W).
 
         Raises:
-            IndexError: a sample that the training set does not have.
+            IndexError: a sample that the training set does not have, or an epoch below 0.
         """
         chosen = [int(index) for index in indices]
         timesteps = np.empty(len(chosen), np.int64)
@@ -96,6 +96,8 @@ class Ledger:
         return digest.hexdigest()
 
     def _stream(self, epoch: int, index: int) -> np.random.Generator:
+        if epoch < 0:
+            raise IndexError(f"epochs are counted from 0: there is none numbered {epoch}")
         key = np.array([self.seed, 0x5265547261634C67], np.uint64)
         # Philox counts up in the first word, which no event can exhaust.
         counter = np.array([0, 0, epoch, index], np.uint64)

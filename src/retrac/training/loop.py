@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from diffusers import UNet2DModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor
@@ -48,6 +49,7 @@ def train(config: TrainConfig, output: str | Path) -> Run:
         Interrupted: stopped by a signal; the state is saved.
     """
     output = Path(output)
+    AcceleratorState._reset_state()  # it refuses another precision than an earlier training's
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     dataset = open_dataset(config.data)
     ledger = Ledger(config.seed, len(dataset), config.objective.timesteps)
@@ -174,7 +176,20 @@ class _Training:
     def _save_checkpoint(self, epoch: int, done: int) -> None:
         if not self.is_main:
             return
-        write_snapshot(self.output, epoch, self.config, self.network, self.ema, self.steps)
+        if not all(torch.isfinite(parameter).all() for parameter in self.network.parameters()):
+            raise RetracError(
+                f"the weights are not finite after epoch {epoch}: lower --learning-rate, or set "
+                "--max-grad-norm; earlier checkpoints are kept"
+            )
+        write_snapshot(
+            self.output,
+            epoch,
+            self.config,
+            self.network,
+            self.dataset.shape,
+            self.ema,
+            self.steps,
+        )
         self._save(self.output / CHECKPOINTS / f"epoch-{epoch:04d}", done)
         remove(self.output / "state")
 
@@ -203,7 +218,12 @@ class _Training:
         folder = latest_state(self.output)
         if folder is None:
             return 0
-        point = load_state(folder, self.network, self.optimizer, self.ema)
+        try:
+            point = load_state(folder, self.network, self.dataset.shape, self.optimizer, self.ema)
+        except RetracError as error:
+            raise RetracError(
+                f"{error}; delete {folder} to go on from what was saved before it"
+            ) from error
         if point.scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(point.scaler)
         self.steps = [row for row in read_steps(self.output) if row.step < point.step]

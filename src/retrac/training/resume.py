@@ -1,15 +1,16 @@
 """Beginning a run, or finding out where an earlier one stopped."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 from retrac.data.dataset import ImageDataset
 from retrac.errors import RetracError
-from retrac.files import PARTIAL, read_json, write_json
+from retrac.files import PARTIAL, write_json
 from retrac.training.config import TrainConfig
 from retrac.training.ledger import Ledger
-from retrac.training.run import CHECKPOINTS, RUN, new_record
-from retrac.training.state import STATE, read_point
+from retrac.training.run import CHECKPOINTS, RUN, Run, new_record
+from retrac.training.state import read_point, whole_states
 
 FREE = {"epochs", "sample_count", "sample_steps"}
 """Settings that may change between two calls: they do not alter a step that was taken."""
@@ -21,31 +22,34 @@ def begin(
     """Write `run.json`, or hold it against the one that is there.
 
     Raises:
-        RetracError: the folder holds a run of other settings or another dataset, or other files.
+        RetracError: the folder holds a damaged run, one of other settings, of another dataset or
+            with more epochs already, or other files.
     """
     record = {**new_record(config, dataset, ledger), "parameters": parameters}
     path = output / RUN
     if not path.is_file():
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        if output.exists() and (not output.is_dir() or not _only_leftovers(output)):
             raise RetracError(f"{output} exists and is not a run; choose another --output")
         write_json(path, record)
         return
-    earlier = read_json(path)
-    if earlier.get("dataset") != record["dataset"]:
+    earlier = Run.open(output).record
+    if earlier["dataset"] != record["dataset"]:
         raise RetracError(
             f"{output} was trained on another dataset ({_dataset(earlier)}, now {_dataset(record)})"
             "; choose another --output, or restore the dataset"
         )
-    differences = _differences(earlier.get("config", {}), record["config"])
+    differences = _differences(earlier["config"], record["config"])
     if differences:
         raise RetracError(
             f"{output} holds a run with other settings ({'; '.join(differences)}): choose another "
             "--output, or give the same settings to go on with it"
         )
-    if earlier.get("ledger") != record["ledger"]:
+    latest = latest_state(output)
+    steps = config.epochs * math.ceil(len(dataset) / config.batch_size)
+    if latest is not None and read_point(latest).step > steps:
         raise RetracError(
-            f"the random generator here does not reproduce the events of {output}: it was trained "
-            f"with NumPy {earlier.get('versions', {}).get('numpy', '?')}; install that version"
+            f"{output} is trained beyond epoch {config.epochs} already: give more --epochs, or "
+            "choose another --output"
         )
     if earlier["config"] != record["config"]:
         write_json(path, {**earlier, "config": record["config"]})
@@ -53,12 +57,13 @@ def begin(
 
 def latest_state(output: Path) -> Path | None:
     """The folder with the most steps done, among checkpoints and the rolling state."""
-    folders = [
-        folder
-        for folder in (*(output / CHECKPOINTS).glob("epoch-*"), *(output / "state").glob("step-*"))
-        if not folder.name.endswith(PARTIAL) and (folder / STATE).is_file()
-    ]
+    folders = whole_states(output / CHECKPOINTS) + whole_states(output / "state")
     return max(folders, key=lambda folder: read_point(folder).step, default=None)
+
+
+def _only_leftovers(output: Path) -> bool:
+    """Whether nothing is there but what a killed training left before its first whole file."""
+    return all(path.suffix == PARTIAL for path in output.iterdir())
 
 
 def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ from retrac.errors import RetracError
 from retrac.files import read_json
 from retrac.training.config import TrainConfig
 from retrac.training.ledger import Ledger
-from retrac.training.state import STATE, read_point
+from retrac.training.state import read_point, whole_states
 from retrac.training.steps import Step, read_steps
 
 RUN = "run.json"
@@ -78,10 +78,17 @@ class Run:
         if not (path / RUN).is_file():
             raise RetracError(f"no run at {path}: it has no {RUN}; train one with `retrac train`")
         record = read_json(path / RUN)
-        if not {"config", "dataset", "ledger"} <= record.keys():
-            raise RetracError(f"{path / RUN} is incomplete; it may be damaged")
-        run = Run(path, TrainConfig.from_json(record["config"]), record)
-        if run.ledger.digest() != record["ledger"].get("digest"):
+        try:
+            run = Run(path, TrainConfig.from_json(record["config"]), record)
+            reproduced = run.ledger.digest() == record["ledger"]["digest"]
+            if missing := {"name", "fingerprint", "size", "shape"} - record["dataset"].keys():
+                raise KeyError(*missing)
+        except (AttributeError, KeyError, TypeError, ValueError, RetracError) as error:
+            reason = error if isinstance(error, RetracError) else repr(error)
+            raise RetracError(
+                f"{path / RUN} cannot be read ({reason}): it is damaged, or of another version"
+            ) from error
+        if not reproduced:
             raise RetracError(
                 f"the random generator here does not reproduce the events of {path}: it was "
                 f"trained with NumPy {record.get('versions', {}).get('numpy', '?')}; install that"
@@ -91,13 +98,8 @@ class Run:
     @cached_property
     def ledger(self) -> Ledger:
         """The training events."""
-        try:
-            kept = {
-                name: int(self.record["ledger"][name]) for name in ("seed", "size", "timesteps")
-            }
-        except (KeyError, TypeError, ValueError) as error:
-            raise RetracError(f"{self.path / RUN} is damaged ({error!r})") from error
-        return Ledger(**kept)
+        kept = self.record["ledger"]
+        return Ledger(int(kept["seed"]), int(kept["size"]), int(kept["timesteps"]))
 
     @cached_property
     def dataset(self) -> ImageDataset:
@@ -128,11 +130,7 @@ class Run:
         Raises:
             RetracError: there is none yet.
         """
-        folders = sorted(
-            folder
-            for folder in (self.path / CHECKPOINTS).glob("epoch-*")
-            if folder.is_dir() and (folder / STATE).is_file()
-        )
+        folders = whole_states(self.path / CHECKPOINTS)
         if not folders:
             raise RetracError(f"{self.path} has no whole checkpoint yet; let `retrac train` finish")
         return sorted(

@@ -9,7 +9,6 @@ from diffusers.training_utils import EMAModel
 from matplotlib.figure import Figure
 
 from retrac.data.grid import grid
-from retrac.diffusion.model import image_shape
 from retrac.diffusion.sampling import generate
 from retrac.diffusion.schedule import make_scheduler
 from retrac.files import write_whole
@@ -24,6 +23,7 @@ def write_snapshot(
     epoch: int,
     config: TrainConfig,
     model: UNet2DModel,
+    shape: tuple[int, int, int],
     ema: EMAModel | None,
     steps: Sequence[Step],
 ) -> None:
@@ -38,7 +38,7 @@ def write_snapshot(
     images = generate(
         model,
         make_scheduler(config.objective),
-        image_shape(model),
+        shape,
         range(config.sample_count),
         seed=config.seed,
         steps=config.sample_steps,

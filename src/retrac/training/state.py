@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from retrac.diffusion.model import image_shape, load_unet
+from retrac.diffusion.model import load_unet
 from retrac.errors import RetracError
-from retrac.files import read_json, write_json, write_whole
+from retrac.files import PARTIAL, read_json, write_json, write_whole
 
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
@@ -70,6 +70,13 @@ def save_state(
         )
 
 
+def whole_states(folder: Path) -> list[Path]:
+    """The folders within `folder` that hold a whole state; what is half-written does not count."""
+    return [
+        path for path in folder.glob("*") if path.suffix != PARTIAL and (path / STATE).is_file()
+    ]
+
+
 def read_point(folder: Path) -> Point:
     """Where the training stood whose state is in a folder."""
     content = read_json(folder / STATE)
@@ -84,8 +91,13 @@ def read_point(folder: Path) -> Point:
         raise RetracError(f"{folder / STATE} is damaged ({error!r})") from error
 
 
+@torch.no_grad()
 def load_state(
-    folder: Path, model: UNet2DModel, optimizer: Optimizer, ema: EMAModel | None
+    folder: Path,
+    model: UNet2DModel,
+    shape: tuple[int, int, int],
+    optimizer: Optimizer,
+    ema: EMAModel | None,
 ) -> Point:
     """Put the state of a folder into a fresh model, optimiser and moving average.
 
@@ -93,7 +105,6 @@ def load_state(
         RetracError: a file is absent or damaged; it is named.
     """
     point = read_point(folder)
-    shape = image_shape(model)
     model.load_state_dict(load_unet(folder, shape).state_dict())
     load_optimizer_tensors(optimizer, read_tensors(folder / OPTIMIZER))
     if ema is not None:

@@ -1,0 +1,36 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := demo
+
+# Without this, two processes that use torch spin against each other on the same cores.
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: demo test lint bench clean
+
+demo: $(STAMP)
+	$(BIN)/retrac train --dataset digits --output $(DEMO)/run
+	$(BIN)/retrac generate $(DEMO)/run --count 16 --seed 1 --output $(DEMO)/samples
+	$(BIN)/retrac attribute $(DEMO)/run --queries generated:8 --query-seed 1 --output $(DEMO)/attribution
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/passes.py --output benchmarks/results/passes.json
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(DEMO)

@@ -24,9 +24,8 @@ class RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Show the recent speed, or a dash while it is not known."""
         speed = task.finished_speed or task.speed
-        return Text(
-            f"{speed:.1f} {task.fields['unit']}/s" if speed else f"– {task.fields['unit']}/s"
-        )
+        rate = "–" if not speed else f"{speed:.1f}" if speed < 10 else f"{speed:.0f}"
+        return Text(f"{rate} {task.fields['unit']}/s", no_wrap=True)
 
 
 @contextmanager
@@ -36,7 +35,7 @@ def progress(
     """Show a bar while the body runs; yields `advance(steps, note=...)`."""
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         RateColumn(),
         TimeElapsedColumn(),

@@ -69,11 +69,6 @@ class _Use:
     call: Call
     versions: list[int]
 
-    @property
-    def is_overwritten(self) -> bool:
-        """Whether an argument was changed in place since the call."""
-        return _versions(self.call) != self.versions
-
 
 class _Tape:
     """Within a layer's `forward` its own trainable parameters are constants to autograd, so that
@@ -155,11 +150,6 @@ class _Tape:
         if not (output.is_floating_point() or output.is_complex()):
             return output
         self._shapes.append((layer, tuple(output.shape)))
-        if use.is_overwritten:
-            raise CoverageError(
-                f"{describe(self._layers[layer], layer)} overwrites its input in place; make that "
-                "operation out of place"
-            )
         if rule_for(layer) is by_vmap:
             use.call = use.call._replace(output=output.detach().clone())
         if not output.requires_grad:
@@ -187,9 +177,9 @@ class _Tape:
                 f"a gradient reached {name} during the forward pass; models that differentiate "
                 "inside their forward are not supported"
             )
-        if use.is_overwritten:
+        if _versions(use.call) != use.versions:
             raise CoverageError(
-                f"the input of {name} was overwritten in place after the layer had read it; make "
+                f"the input of {name} was overwritten in place, by the layer or after it; make "
                 "that operation out of place"
             )
         gradients = self._apply_rule(use, output_gradient.detach())

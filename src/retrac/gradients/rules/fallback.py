@@ -25,7 +25,7 @@ def by_vmap(layer: nn.Module, call: Call, output_gradient: Tensor) -> dict[str, 
     bare = _Bare(layer)
     constants = {
         **{name: p.detach() for name, p in bare.named_parameters(remove_duplicate=False)},
-        **{name: b.clone() for name, b in bare.named_buffers(remove_duplicate=False)},
+        **dict(bare.named_buffers(remove_duplicate=False)),
     }
     own = {
         name: constants.pop(f"layer.{name}")

@@ -1,0 +1,206 @@
+"""Scores are the formulas' scores, however the work is split, and survive being interrupted."""
+
+import numpy as np
+import pytest
+import torch
+
+import retrac
+from retrac.errors import RetracError
+from retrac.influence.config import ComputeConfig, PlanConfig
+from retrac.influence.parts import Parts
+from retrac.influence.plan import Plan
+from retrac.influence.queries import training_samples
+from retrac.training.run import Run
+from . import formulas
+
+PLAN = PlanConfig(plan_timesteps=3, plan_noises=2)
+
+
+@pytest.fixture(scope="module")
+def all_visits(tiny_run: Run) -> retrac.Attribution:
+    return retrac.attribute(tiny_run, "train:2", replay="all", plan=PLAN)
+
+
+@pytest.mark.parametrize("method", ["tracin", "retrac"])
+def test_scores_are_those_of_the_plain_loop(
+    tiny_run: Run, all_visits: retrac.Attribution, method: str
+) -> None:
+    queries = retrac.open_queries(tiny_run, "train:2").tensors()
+    plan = Plan.of(PLAN, tiny_run.config.objective.timesteps)
+    start = 0
+    for index, checkpoint in enumerate(tiny_run.checkpoints):
+        interval = range(start, checkpoint.epoch)
+        expected = formulas.scores(tiny_run, checkpoint, interval, queries, plan, method)
+        found = all_visits.contributions.sel({"method": method}).values[index]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+        start = checkpoint.epoch
+
+
+def test_the_last_epoch_stands_for_its_interval_with_the_interval_s_whole_weight(
+    tiny_run: Run,
+) -> None:
+    last = retrac.attribute(tiny_run, "train:1", plan=PLAN)
+    checkpoint = tiny_run.checkpoints[-1]
+    before = tiny_run.checkpoints[-2].epoch
+    queries = retrac.open_queries(tiny_run, "train:1").tensors()
+    plan = Plan.of(PLAN, tiny_run.config.objective.timesteps)
+    only = range(checkpoint.epoch - 1, checkpoint.epoch)
+    raw = formulas.scores(tiny_run, checkpoint, only, queries, plan, "tracin")
+    sizes: dict[int, list[tuple[int, int]]] = {}
+    for epoch in range(before, checkpoint.epoch):
+        for batch in tiny_run.ledger.batches(epoch, tiny_run.config.batch_size):
+            for sample in batch:
+                sizes.setdefault(int(sample), []).append((epoch, len(batch)))
+    for sample, visits in sizes.items():
+        total = sum(_rate(tiny_run, epoch, sample) / size for epoch, size in visits)
+        own = _rate(tiny_run, visits[-1][0], sample) / visits[-1][1]
+        found = last.contributions.sel({"method": "tracin"}).values[-1, 0, sample]
+        assert found == pytest.approx(raw[0, sample] * total / own, rel=1e-3, abs=1e-9)
+
+
+def _rate(run: Run, epoch: int, sample: int) -> float:
+    """The learning rate of the step that visited a sample."""
+    rows = [step for step in run.steps if step.epoch == epoch]
+    batches = run.ledger.batches(epoch, run.config.batch_size)
+    (position,) = (i for i, batch in enumerate(batches) if sample in batch)
+    return rows[position].learning_rate
+
+
+def test_a_tracin_score_is_the_drop_in_loss_that_sgd_would_owe_to_the_sample(
+    tiny_run: Run,
+) -> None:
+    checkpoint = tiny_run.checkpoints[-1]
+    result = retrac.attribute(tiny_run, "train:1", checkpoints=[checkpoint.epoch], plan=PLAN)
+    plan = Plan.of(PLAN, tiny_run.config.objective.timesteps)
+    query = retrac.open_queries(tiny_run, "train:1").tensors()[0]
+    model = checkpoint.load(tiny_run.shape).double()
+
+    def loss() -> float:
+        noises = plan.draw(query).double().flatten(0, 1)
+        images = query.double().expand_as(noises)
+        moments = plan.timesteps.repeat_interleave(plan.noises)
+        with torch.no_grad():
+            return float(tiny_run.objective.losses(model, images, moments, noises).mean())
+
+    best = result.proponents(0, "tracin", 1)[0]
+    weight = float(result.dataset["train_weight"].values[0, best.sample])
+    inputs = retrac.training.inputs.training_inputs(
+        tiny_run.dataset,
+        tiny_run.ledger,
+        checkpoint.epoch - 1,
+        np.array([best.sample]),
+        tiny_run.config.flip,
+    )
+    step = formulas.gradient(
+        tiny_run, model, inputs[0][0].double(), int(inputs[1]), inputs[2][0].double()
+    )
+    small = 1e-4 / float(step.norm())
+    before = loss()
+    with torch.no_grad():
+        for parameter, change in zip(
+            model.parameters(),
+            step.split([p.numel() for p in model.parameters()]),
+            strict=True,
+        ):
+            parameter -= small * change.view_as(parameter)
+    assert (before - loss()) / small * weight == pytest.approx(best.score, rel=1e-2)
+
+
+def test_scores_do_not_depend_on_how_memory_splits_the_work(
+    tiny_run: Run, all_visits: retrac.Attribution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrac.influence.attribute.CHUNK", 7)
+    monkeypatch.setattr("retrac.influence.memory.SLICE_BYTES", 2**16)
+    monkeypatch.setattr("retrac.influence.memory.MOST_ROWS", 3)
+    small = retrac.attribute(
+        tiny_run, "train:2", replay="all", plan=PLAN, compute=ComputeConfig(memory_budget="3MB")
+    )
+    scale = float(np.abs(all_visits.contributions).max())
+    np.testing.assert_allclose(
+        small.contributions, all_visits.contributions, rtol=0, atol=1e-5 * scale
+    )
+
+
+def test_a_query_s_scores_do_not_depend_on_the_queries_beside_it(
+    tiny_run: Run, all_visits: retrac.Attribution
+) -> None:
+    second = [int(np.linspace(0, len(tiny_run.dataset), 2, endpoint=False)[1])]
+    alone = retrac.attribute(
+        tiny_run, training_samples(tiny_run, "one", second), replay="all", plan=PLAN
+    )
+    np.testing.assert_allclose(
+        alone.scores.values[:, 0], all_visits.scores.values[:, 1], rtol=1e-4, atol=1e-9
+    )
+
+
+def test_one_method_alone_gives_what_it_gives_beside_the_other(
+    tiny_run: Run, all_visits: retrac.Attribution
+) -> None:
+    alone = retrac.attribute(tiny_run, "train:2", ["retrac"], replay="all", plan=PLAN)
+    assert alone.methods == ("retrac",)
+    np.testing.assert_allclose(
+        alone.scores_of("retrac"), all_visits.scores_of("retrac"), rtol=1e-4, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_interrupted_work_goes_on_to_the_same_result(
+    tiny_run: Run,
+    all_visits: retrac.Attribution,
+    after: int,
+    tmp_path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("retrac.influence.attribute.CHUNK", 32)
+    whole = retrac.attribute(tiny_run, "train:2", replay="all", plan=PLAN)
+    put, calls = Parts.put, []
+
+    def fail_later(self: Parts, name: str, arrays: dict[str, np.ndarray]) -> None:
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        calls.append(name)
+        put(self, name, arrays)
+
+    monkeypatch.setattr(Parts, "put", fail_later)
+    with pytest.raises(KeyboardInterrupt):
+        retrac.attribute(tiny_run, "train:2", replay="all", plan=PLAN, output=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+    monkeypatch.setattr(Parts, "put", put)
+    done = set(calls)
+    recomputed = []
+    monkeypatch.setattr(
+        Parts, "put", lambda self, name, arrays: (recomputed.append(name), put(self, name, arrays))
+    )
+    resumed = retrac.attribute(tiny_run, "train:2", replay="all", plan=PLAN, output=tmp_path / "a")
+    np.testing.assert_array_equal(resumed.contributions, whole.contributions)
+    assert not {name for name in done if "samples" in name} & set(recomputed)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_finished_result_is_opened_and_one_of_other_settings_refused(
+    tiny_run: Run, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = retrac.attribute(tiny_run, "train:1", plan=PLAN, output=tmp_path / "a")
+    with monkeypatch.context() as patched:
+        patched.setattr("retrac.influence.scorer.query_gradients", None)  # nothing is computed
+        again = retrac.attribute(tiny_run, "train:1", plan=PLAN, output=tmp_path / "a")
+    np.testing.assert_array_equal(first.scores, again.scores)
+    with pytest.raises(RetracError, match=r"plan_noises was 2, now 3.*choose another --output"):
+        retrac.attribute(tiny_run, "train:1", plan=PlanConfig(3, 3), output=tmp_path / "a")
+
+
+def test_interrupted_work_of_other_settings_is_not_mixed_in(tmp_path) -> None:
+    Parts(tmp_path / "p", {"plan": 1}).put("x", {"a": np.ones(2)})
+    assert "x" in Parts(tmp_path / "p", {"plan": 1})
+    with pytest.raises(RetracError, match="other settings"):
+        Parts(tmp_path / "p", {"plan": 2})
+
+
+def test_unknown_methods_and_checkpoints_are_named(tiny_run: Run) -> None:
+    with pytest.raises(RetracError, match="unknown method 'retrak': did you mean 'retrac'"):
+        retrac.attribute(tiny_run, "train:1", ["retrak"])
+    with pytest.raises(RetracError, match="no checkpoint after epoch 999"):
+        retrac.attribute(tiny_run, "train:1", checkpoints=[999])
+    with pytest.raises(RetracError, match="memory budget of 1MB is too small.*at least"):
+        retrac.attribute(tiny_run, "train:1", compute=ComputeConfig(memory_budget="1MB"))

@@ -1,0 +1,48 @@
+"""Each checkpoint stands for the epochs since the one before it; no visit is lost or doubled."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrac.influence.replay import chosen_epochs, plan_replays
+from retrac.training.run import Run, choose_checkpoints
+from retrac.training.steps import visit_weights
+
+
+@given(start=st.integers(0, 50), length=st.integers(1, 60), count=st.integers(1, 80))
+def test_chosen_epochs_are_distinct_within_the_interval_and_end_with_its_last(
+    start: int, length: int, count: int
+) -> None:
+    interval = range(start, start + length)
+    epochs = chosen_epochs(interval, str(count))
+    assert epochs[-1] == interval[-1]
+    assert len(set(epochs)) == len(epochs) == min(count, length)
+    assert set(epochs) <= set(interval)
+    assert chosen_epochs(interval, "last") == (interval[-1],)
+    assert chosen_epochs(interval, "all") == tuple(interval)
+
+
+@pytest.mark.parametrize("replay", ["last", "all", "2"])
+def test_weights_of_replayed_visits_add_up_to_the_interval_s(tiny_run: Run, replay: str) -> None:
+    replays = plan_replays(tiny_run, tiny_run.checkpoints, replay)
+    for each in replays:
+        np.testing.assert_allclose(each.weights.sum(0), each.total)
+    every = visit_weights(tiny_run.steps, tiny_run.ledger, range(tiny_run.checkpoints[-1].epoch))
+    np.testing.assert_allclose(sum(each.total for each in replays), every.sum(0))
+
+
+def test_leaving_checkpoints_out_loses_no_weight(tiny_run: Run) -> None:
+    last = tiny_run.checkpoints[-1]
+    (alone,) = plan_replays(tiny_run, choose_checkpoints(tiny_run, [last.epoch]), "last")
+    each = plan_replays(tiny_run, tiny_run.checkpoints, "last")
+    np.testing.assert_allclose(alone.total, sum(replay.total for replay in each))
+
+
+def test_replaying_all_visits_uses_their_own_weights(tiny_run: Run) -> None:
+    start = 0
+    for replay in plan_replays(tiny_run, tiny_run.checkpoints, "all"):
+        interval = range(start, replay.checkpoint.epoch)
+        own = visit_weights(tiny_run.steps, tiny_run.ledger, interval)
+        np.testing.assert_allclose(replay.weights, own)
+        start = replay.checkpoint.epoch

@@ -10,10 +10,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
-from tiny import TINY
 
 from retrac.training.loop import train
 from retrac.training.run import Run
+from tiny import TINY
 
 torch.set_num_threads(1)
 

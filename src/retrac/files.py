@@ -48,6 +48,8 @@ def disk_refusal(error: BaseException, path: Path | str) -> RetracError | None:
         return RetracError(f"no space left to write {path}: free some disk space, then run again")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return RetracError(f"cannot write {path}: permission denied; choose another folder")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return RetracError(f"cannot write {path}: the name is too long")
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return RetracError(f"cannot write {path}: a file stands where a folder is needed")
     return None
@@ -58,7 +60,8 @@ def remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

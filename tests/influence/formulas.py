@@ -1,4 +1,4 @@
-"""The formulas of docs/architecture.md as plain loops: one draw, one event, one gradient at a time."""
+"""The formulas of docs/architecture.md as plain loops: one draw and one event at a time."""
 
 import numpy as np
 import torch

@@ -11,6 +11,7 @@ from retrac.influence.parts import Parts
 from retrac.influence.plan import Plan
 from retrac.influence.queries import training_samples
 from retrac.training.run import Run
+
 from . import formulas
 
 PLAN = PlanConfig(plan_timesteps=3, plan_noises=2)
@@ -202,5 +203,5 @@ def test_unknown_methods_and_checkpoints_are_named(tiny_run: Run) -> None:
         retrac.attribute(tiny_run, "train:1", ["retrak"])
     with pytest.raises(RetracError, match="no checkpoint after epoch 999"):
         retrac.attribute(tiny_run, "train:1", checkpoints=[999])
-    with pytest.raises(RetracError, match="memory budget of 1MB is too small.*at least"):
+    with pytest.raises(RetracError, match=r"memory budget of 1MB is too small.*at least"):
         retrac.attribute(tiny_run, "train:1", compute=ComputeConfig(memory_budget="1MB"))

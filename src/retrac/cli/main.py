@@ -93,7 +93,8 @@ def _resource_refusal(error: Exception) -> str | None:
     """What the machine has too little of, in one line; None for any other error."""
     if refusal := disk_refusal(error, "the output"):
         return str(refusal)
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    told = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in told or "allocate memory" in told:
         return (
             "out of memory: lower --memory-budget or --batch-size, or close other programs; what "
             "was computed is kept"

@@ -8,6 +8,7 @@ from diffusers import DDIMScheduler, SchedulerMixin
 from torch import Tensor, nn
 
 from retrac.diffusion.loss import fast_memory_format
+from retrac.errors import RetracError
 from retrac.progress import progress
 
 BATCH = 16
@@ -39,7 +40,12 @@ def generate(
 
     Returns:
         uint8 `[len(indices), C, H, W]`.
+
+    Raises:
+        RetracError: a negative seed.
     """
+    if seed < 0:
+        raise RetracError(f"the seed of generated images must be at least 0, not {seed}")
     device = next(model.parameters()).device
     sampler = DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing")
     sampler.set_timesteps(steps, device=device)

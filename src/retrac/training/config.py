@@ -1,6 +1,5 @@
 """How a run is trained. Light to import: these fields are the command line and its help."""
 
-import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -8,6 +7,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from retrac.data.config import DatasetConfig
 from retrac.diffusion.config import ModelConfig, ObjectiveConfig
 from retrac.errors import RetracError, unknown
+
+LARGEST = 1e30
+"""Of a number that optimisers compute with; float32 ends at 3e38."""
 
 
 @dataclass(frozen=True)
@@ -71,21 +73,23 @@ class TrainConfig:
             "norm-groups": (model.norm_groups, 1),
             "attention-head-dim": (model.attention_head_dim, 1),
             "warmup-steps": (optimisation.warmup_steps, 0),
-            "weight-decay": (optimisation.weight_decay, 0),
-            "momentum": (optimisation.momentum, 0),
             "sample-count": (self.sample_count, 0),
             "sample-steps": (self.sample_steps, 1),
         }
         for name, (value, bound) in least.items():
-            if not bound <= value < math.inf:
+            if value < bound:
                 raise RetracError(f"--{name} must be at least {bound}, not {value}")
+        factors = {"weight-decay": optimisation.weight_decay, "momentum": optimisation.momentum}
+        for name, factor in factors.items():
+            if not 0 <= factor <= LARGEST:
+                raise RetracError(f"--{name} must be from 0 to {LARGEST:g}, not {factor}")
         rates = {
             "learning-rate": optimisation.learning_rate,
             "max-grad-norm": optimisation.max_grad_norm,
         }
         for name, rate in rates.items():
-            if rate is not None and not 0 < rate < math.inf:
-                raise RetracError(f"--{name} must be a number above 0, not {rate}")
+            if rate is not None and not 0 < rate <= LARGEST:
+                raise RetracError(f"--{name} must be above 0 and at most {LARGEST:g}, not {rate}")
         if optimisation.momentum and optimisation.optimizer != "sgd":
             raise RetracError("--momentum is for --optimizer sgd only")
         if self.sample_count and self.sample_steps > self.objective.timesteps:

@@ -37,10 +37,10 @@ def generate_images(
         RetracError: no such checkpoint, numbers out of range, or no space left.
     """
     timesteps = run.config.objective.timesteps
-    if count < 1 or not 1 <= steps <= timesteps or not 0 <= eta <= 1 or seed < 0:
+    if count < 1 or not 1 <= steps <= timesteps or not 0 <= eta <= 1:
         raise RetracError(
-            f"--count must be at least 1, --steps 1 to {timesteps}, --eta 0 to 1 and --seed at "
-            f"least 0, not {count}, {steps}, {eta} and {seed}"
+            f"--count must be at least 1, --steps 1 to {timesteps} and --eta 0 to 1, not {count}, "
+            f"{steps} and {eta}"
         )
     checkpoint = choose_checkpoints(run, () if epoch is None else (epoch,))[-1]
     images = generate(

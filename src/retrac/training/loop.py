@@ -50,7 +50,10 @@ def train(config: TrainConfig, output: str | Path) -> Run:
     """
     output = Path(output)
     AcceleratorState._reset_state()  # it refuses another precision than an earlier training's
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    try:
+        accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    except ValueError as error:  # a precision that the device does not have
+        raise RetracError(f"--mixed-precision {config.mixed_precision}: {error}") from error
     dataset = open_dataset(config.data)
     ledger = Ledger(config.seed, len(dataset), config.objective.timesteps)
     model = _first_weights(config, dataset.shape)

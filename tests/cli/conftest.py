@@ -1,0 +1,50 @@
+"""Commands as a user gives them, in this process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from retrac.cli.main import main
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a command ended with and said."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Told]
+
+
+@pytest.fixture
+def retrac(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run `retrac …`; a traceback would be an error of the test."""
+
+    def command(*arguments: object) -> Told:
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as end:  # --help, and what the parser refuses
+            code = int(end.code or 0)
+        return Told(code, *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def refusal(retrac: Command) -> Callable[..., str]:
+    """Run a command that fails: exit code 2 and one line, which is returned."""
+
+    def command(*arguments: object) -> str:
+        told = retrac(*arguments)
+        assert told.code == 2, told
+        *bars, line = told.err.strip().splitlines()
+        assert all("/s " in bar for bar in bars), told.err
+        assert line.startswith("retrac: ")
+        return line.removeprefix("retrac: ")
+
+    return command

@@ -1,0 +1,192 @@
+"""Every command, on a tiny run, from training to the report."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from retrac.influence.attribution import Attribution
+from retrac.training.run import Run
+
+from .conftest import Command
+
+COMMANDS = ("datasets", "train", "generate", "attribute", "outliers", "norms", "report")
+SMALL = ("--plan-timesteps", "2", "--plan-noises", "2")
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help(command: str, retrac: Command) -> None:
+    told = retrac(*command.split(), "--help")
+    assert told.code == 0 and "usage: retrac" in told.out
+    if not command:
+        assert all(name in told.out for name in COMMANDS)
+
+
+def test_starting_costs_no_torch() -> None:
+    """`--help` and mistyped options should not take seconds."""
+    code = "import sys, retrac.cli.main as m; print({'torch', 'diffusers'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "set()"
+
+
+def test_datasets_lists_them(retrac: Command) -> None:
+    told = retrac("datasets")
+    assert told.code == 0
+    assert all(name in told.out for name in ("digits", "photos-zeros", "cifar10", "artbench-2"))
+
+
+def test_help_shows_the_settings_of_a_named_dataset(retrac: Command) -> None:
+    plain, known = retrac("train", "--help").out, retrac("train", "--dataset=cifar10", "--help").out
+    assert "(default: clipped-cosine)" in known and "(default: clipped-cosine)" not in plain
+    assert "(default: cifar10)" in retrac("train", "--dataset", "cifar10", "--help").out
+
+
+def test_train(retrac: Command, tmp_path: Path) -> None:
+    """As the README has it, but for a network of the smallest size."""
+    command = (
+        *("train", "--dataset", "digits", "--output", tmp_path / "run", "--limit", 12),
+        *("--resolution", 8, "--channels", 8, 16, "--attention-levels", "--norm-groups", 4),
+        *("--epochs", 2, "--checkpoint-every", 1, "--batch-size", 8, "--learning-rate", "1e-3"),
+        *("--seed", 3, "--optimizer", "sgd", "--momentum", 0.9, "--sample-count", 0, "--flip"),
+    )
+    told = retrac(*command)
+    assert told.code == 0, told.err
+    assert told.out.startswith(f"{tmp_path / 'run'}: 2 checkpoints")
+    config = Run.open(tmp_path / "run").config
+    assert (config.epochs, config.seed, config.flip, config.batch_size) == (2, 3, True, 8)
+    assert config.model.channels == (8, 16) and config.model.attention_levels == ()
+    assert config.optimisation.momentum == 0.9
+    again = retrac(*command)
+    assert again.code == 0 and again.out == told.out
+
+
+def test_generate(retrac: Command, own_run: Path, tmp_path: Path) -> None:
+    told = retrac("generate", own_run, "--count", 3, "--seed", 1, "--steps", 3)
+    assert told.code == 0
+    folder = own_run / "generated/seed-1"
+    assert sorted(path.name for path in folder.iterdir()) == ["0000.png", "0001.png", "0002.png"]
+    assert str(folder.with_name("seed-1-sheet.png")) in told.out
+    told = retrac("generate", own_run, "--output", tmp_path / "out", "--steps", 3, "--eta", 0.5)
+    assert told.code == 0 and len(list((tmp_path / "out").iterdir())) == 16
+
+
+@pytest.fixture(scope="module")
+def images(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two images of the right size."""
+    folder = tmp_path_factory.mktemp("images")
+    for name, pixels in zip("ab", tiny_run.dataset.images, strict=False):
+        Image.fromarray(pixels[0]).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("queries", "ids", "name"),
+    [
+        ("generated:2", "generated/seed-0/0001", "generated-2-seed-0"),
+        ("train:2", "digits/0012", "train-2"),
+        ("train:5,17", "digits/0017", "train-5-17"),
+        ("PATH", "b.png", "images"),
+        ("PATH/a.png", "a.png", "a"),
+    ],
+)
+def test_attribute_and_report(
+    queries: str, ids: str, name: str, own_run: Path, images: Path, retrac: Command
+) -> None:
+    named = images.rename(images.with_name("images")) if images.name != "images" else images
+    told = retrac("attribute", own_run, "--queries", queries.replace("PATH", str(named)), *SMALL)
+    named.rename(images)
+    assert told.code == 0, told.err
+    folder = own_run / "attributions" / name
+    result = Attribution.open(folder)
+    assert ids in result.dataset["query_id"].values
+    assert result.scores.shape == (2, 1 if name == "a" else 2, 24)
+    assert "proponents" in told.out and f"report: {folder / 'report.html'}" in told.out
+    assert "<html" in (folder / "report.html").read_text()
+    (folder / "report.html").unlink()
+    told = retrac("report", folder, "--k", 3)
+    assert told.code == 0 and told.out.strip() == str(folder / "report.html")
+    assert (folder / "report.html").is_file()
+
+
+def test_attribute_does_what_its_options_say(
+    retrac: Command, own_run: Path, tmp_path: Path
+) -> None:
+    command = (
+        *("attribute", own_run, "--queries", "train:1", "--methods", "retrac", *SMALL),
+        *("--checkpoints", 4, 6, "--replay", "all", "--output", tmp_path / "result"),
+        *("--memory-budget", "1GB", "--device", "cpu"),
+    )
+    told = retrac(*command)
+    assert told.code == 0, told.err
+    result = Attribution.open(tmp_path / "result")
+    assert result.methods == ("retrac",)
+    assert result.dataset["checkpoint"].values.tolist() == [4, 6]
+    assert result.dataset.sizes["visit"] == 4 and result.dataset.sizes["timestep"] == 2
+    assert retrac(*command).code == 0  # what is there is opened
+
+
+def test_outliers(retrac: Command, own_run: Path) -> None:
+    told = retrac("outliers", own_run, "--method", "tracin", "--samples", 4, "--top", 3, *SMALL)
+    assert told.code == 0, told.err
+    assert "largest self-influence by tracin" in told.out
+    assert (own_run / "outliers/top-tracin.png").is_file()
+    with (own_run / "outliers/ranked-tracin.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    scores = [float(row["score"]) for row in rows]
+    assert len(rows) == 4 and scores == sorted(scores, reverse=True)
+
+
+def test_norms(retrac: Command, own_run: Path) -> None:
+    told = retrac("norms", own_run, "--sample", 3, "--timesteps", 5, "--samples", 6)
+    assert told.code == 0, told.err
+    for path in told.out.split():
+        assert Path(path).is_file() and Path(path).parent == own_run / "norms/sample-0003"
+
+
+def test_python_m_retrac() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "retrac", "report", "/nowhere"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 2 and told.stdout == ""
+    assert told.stderr.startswith("retrac: /nowhere") and told.stderr.count("\n") == 1
+
+
+def test_ctrl_c_while_training_exits_130(
+    retrac: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retrac.training import loop
+
+    monkeypatch.setattr(loop, "stop_requests", _always)
+    told = retrac("train", "--output", tmp_path / "run", "--limit", 8, "--batch-size", 4)
+    assert told.code == 130
+    assert "retrac: stopped after step 1 of 80; the same command goes on" in told.err
+    assert json.loads(next((tmp_path / "run/state").glob("*/state.json")).read_text())["step"] == 1
+
+
+def test_ctrl_c_elsewhere_exits_130(
+    retrac: Command, own_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "open", interrupted)
+    told = retrac("norms", own_run)
+    assert told.code == 130 and told.err.startswith("retrac: stopped; the same command goes on")
+
+
+class _always:  # noqa: N801
+    def __init__(self, enabled: bool) -> None:
+        pass
+
+    def __enter__(self) -> object:
+        return lambda: True
+
+    def __exit__(self, *error: object) -> None:
+        pass

@@ -328,7 +328,7 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], int]]]:
     ):
         pytest.skip("cannot mount a small disk here")
     yield folder, lambda size: os.system(f"mount -o remount,size={size} {folder}")
-    os.system(f"umount {folder}")
+    os.system(f"umount -l {folder}")  # lazily: a traceback may hold a file of it open
 
 
 def test_a_disk_that_is_full_while_training(

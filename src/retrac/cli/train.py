@@ -24,9 +24,13 @@ class Train:
 
     def __call__(self) -> None:
         """Train and say where the run is."""
+        from accelerate import PartialState
+
         from retrac.training.loop import train
 
         if self.output is None:
             raise RetracError("train needs --output, the run folder to write")
         run = train(self.config, self.output)
-        print(f"{run.path}: {len(run.checkpoints)} checkpoints, loss curve in {run.path}/loss.png")
+        PartialState().print(  # one of several processes is enough
+            f"{run.path}: {len(run.checkpoints)} checkpoints, loss curve in {run.path}/loss.png"
+        )

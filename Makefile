@@ -10,9 +10,10 @@ export OMP_WAIT_POLICY := PASSIVE
 .PHONY: demo test lint bench clean
 
 demo: $(STAMP)
-	$(BIN)/retrac train --dataset digits --output $(DEMO)/run
+	$(BIN)/retrac train --dataset digits --output $(DEMO)/run --epochs 24 --checkpoint-every 6
 	$(BIN)/retrac generate $(DEMO)/run --count 16 --seed 1 --output $(DEMO)/samples
-	$(BIN)/retrac attribute $(DEMO)/run --queries generated:8 --query-seed 1 --output $(DEMO)/attribution
+	$(BIN)/retrac attribute $(DEMO)/run --queries generated:8 --query-seed 1 \
+		--replay 3 --parameters "mid_block|down_blocks.2|up_blocks.0" --output $(DEMO)/attribution
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -78,7 +78,7 @@ def main(settings: Settings) -> None:
     block = max(1, settings.batch // plan.noises)
     queries = dataset.tensors(np.arange(settings.queries))
     names = [str(query) for query in range(settings.queries)]
-    gradients = query_gradients(model, objective, plan, queries, METHODS, block, names)
+    gradients = query_gradients(model, objective, plan, queries, METHODS, block, names, "none")
     directions = gradients.directions
 
     def plain() -> None:
@@ -101,7 +101,7 @@ def main(settings: Settings) -> None:
     query = dataset.tensors(np.arange(1))
 
     def ours_query() -> None:
-        query_gradients(model, objective, plan, query, METHODS, block, ["0"])
+        query_gradients(model, objective, plan, query, METHODS, block, ["0"], "none")
 
     def naive_query() -> None:
         noises = fast_memory_format(plan.draw(query[0])[: settings.naive].flatten(0, 1).to(images))

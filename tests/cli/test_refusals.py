@@ -209,16 +209,11 @@ def poison(checkpoint: Path) -> None:
     save_file(tensors, path, {"format": "pt"})
 
 
-UNNAMED = pytest.mark.xfail(strict=True, reason="the query side does not name the checkpoint yet")
-
-
 @pytest.mark.parametrize(
     ("command", "named"),
     [
-        pytest.param(
-            ("attribute", "RUN", "--queries", "train:1,2", *SMALL), "digits/0001", marks=UNNAMED
-        ),
-        pytest.param(("outliers", "RUN", *SMALL), "digits/0000", marks=UNNAMED),
+        (("attribute", "RUN", "--queries", "train:1,2", *SMALL), "digits/0001"),
+        (("outliers", "RUN", *SMALL), "digits/0000"),
         (("norms", "RUN", "--sample", 5), "digits/0005"),
     ],
     ids=["attribute", "outliers", "norms"],

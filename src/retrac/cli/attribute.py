@@ -39,6 +39,7 @@ class Attribute:
             config.methods,
             checkpoints=config.checkpoints,
             replay=config.replay,
+            parameters=config.parameters,
             plan=config.plan,
             compute=config.compute,
             output=path,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from retrac.errors import RetracError
 from retrac.influence.config import ComputeConfig, PlanConfig
 
 
@@ -25,6 +26,8 @@ class Outliers:
     """Epochs of the checkpoints to use. Default: all."""
     replay: str = "last"
     """Epochs of each checkpoint's interval to replay: last, all, or a number."""
+    parameters: str = ".*"
+    """Regular expression: only parameters in whose name it is found count. Default: all."""
     output: Path | None = None
     """Folder of the result. Default: RUN/outliers."""
     plan: tyro.conf.OmitArgPrefixes[PlanConfig] = field(
@@ -40,6 +43,8 @@ class Outliers:
         from retrac.training.run import Run
 
         check_method(self.method)
+        if self.top < 1:
+            raise RetracError(f"--top must be at least 1, not {self.top}")
         run = Run.open(self.run)
         path = self.output or run.path / "outliers"
         result = self_influence(
@@ -47,6 +52,7 @@ class Outliers:
             spread(len(run.dataset), self.samples),
             checkpoints=self.checkpoints,
             replay=self.replay,
+            parameters=self.parameters,
             plan=self.plan,
             compute=self.compute,
             output=path,

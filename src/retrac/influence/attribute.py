@@ -32,6 +32,7 @@ def attribute(
     *,
     checkpoints: Sequence[int] = (),
     replay: str = "last",
+    parameters: str = ".*",
     plan: PlanConfig | None = None,
     compute: ComputeConfig | None = None,
     query_seed: int = 0,
@@ -45,6 +46,7 @@ def attribute(
         methods: "tracin", "retrac" or both, at no extra cost.
         checkpoints: epochs of the checkpoints to use; all by default.
         replay: epochs of each interval to replay: "last", "all", or a number.
+        parameters: regular expression; only parameters in whose name it is found count.
         plan: the draws at which queries are looked at.
         compute: device and memory.
         query_seed: of generated queries.
@@ -59,6 +61,7 @@ def attribute(
         tuple(methods),
         tuple(checkpoints),
         replay,
+        parameters,
         plan or PlanConfig(),
         compute or ComputeConfig(),
     )
@@ -125,6 +128,7 @@ class _Work:
     ) -> None:
         gradients = self.scorer.directions(
             model,
+            replay,
             self.queries.tensors()[block],
             [self.queries.ids[query] for query in block],
             self.split,

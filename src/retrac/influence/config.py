@@ -1,5 +1,6 @@
 """How scores are computed. Light to import: these fields are the command line and its help."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,6 +28,8 @@ class PlanConfig:
     def __post_init__(self) -> None:
         if self.plan_timesteps < 1 or self.plan_noises < 1:
             raise RetracError("--plan-timesteps and --plan-noises must be at least 1")
+        if self.plan_seed < 0:
+            raise RetracError(f"--plan-seed must be at least 0, not {self.plan_seed}")
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,19 @@ class AttributeConfig:
     all."""
     replay: str = "last"
     """Epochs of each checkpoint's interval to replay: last (as published), all, or a number."""
+    parameters: str = ".*"
+    """Regular expression: only parameters in whose name it is found count, in products and norms.
+    Default: all of them."""
     plan: PlanConfig = field(default_factory=PlanConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:
+        try:
+            re.compile(self.parameters)
+        except re.error as error:
+            raise RetracError(
+                f"--parameters {self.parameters!r} is not a regular expression: {error}"
+            ) from None
         if not self.methods:
             raise RetracError(f"--methods is empty: give some of {', '.join(METHODS)}")
         for method in self.methods:

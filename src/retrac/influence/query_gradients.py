@@ -34,6 +34,7 @@ def query_gradients(
     methods: Sequence[str],
     block: int,
     names: Sequence[str],
+    checkpoint: str,
     advance: Callable[[int], None] = lambda timesteps: None,
 ) -> QueryGradients:
     """Average each query's gradient over noises, weight each timestep, average over timesteps.
@@ -51,10 +52,11 @@ def query_gradients(
         methods: names of weightings.
         block: timesteps in a pass; their gradients are held in memory.
         names: the queries' ids, for errors.
+        checkpoint: its name, for errors.
         advance: told how many timesteps each pass has done.
 
     Raises:
-        RetracError: a gradient that is not finite; the query is named.
+        RetracError: a gradient that is not finite; query and checkpoint are named.
     """
     device = next(model.parameters()).device
     queries, steps = len(images), len(plan.timesteps)
@@ -73,7 +75,10 @@ def query_gradients(
             )
             norm = squared.sqrt()
             if not torch.isfinite(norm).all():
-                raise RetracError(f"the gradient of query {names[query]!r} is not finite")
+                raise RetracError(
+                    f"the gradient of query {names[query]!r} is not finite at checkpoint "
+                    f"{checkpoint}; leave that checkpoint out with --checkpoints"
+                )
             norms[query, part] = norm.cpu()
             weights = torch.stack([WEIGHTINGS[method](norm) for method in methods]) / steps
             for name, (layout, values) in gradients.items():

@@ -1,5 +1,6 @@
 """Query side and train side at one checkpoint, for whoever combines them."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
+from retrac.errors import RetracError
 from retrac.gradients import Directions
 from retrac.influence.config import AttributeConfig
 from retrac.influence.memory import Split, choose_device, split_work
@@ -52,6 +54,7 @@ class Scorer:
             "methods": list(self.config.methods),
             "checkpoints": [replay.checkpoint.epoch for replay in self.replays],
             "replay": self.config.replay,
+            "parameters": self.config.parameters,
             **asdict(self.config.plan),
             "trained": self.run.identity,
         }
@@ -62,8 +65,20 @@ class Scorer:
         return len(self.plan.timesteps) * self.plan.noises
 
     def model(self, replay: Replay) -> UNet2DModel:
-        """Load the network at a checkpoint, where it is computed on."""
-        return replay.checkpoint.load(self.run.shape).to(self.device)
+        """Load the network at a checkpoint, with the parameters that count left trainable.
+
+        Raises:
+            RetracError: the checkpoint is damaged, or no parameter counts.
+        """
+        model = replay.checkpoint.load(self.run.shape).to(self.device)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(re.search(self.config.parameters, name) is not None)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise RetracError(
+                f"--parameters {self.config.parameters!r} is found in the name of none; names are "
+                f"such as {', '.join(name for name, _ in list(model.named_parameters())[::40])}"
+            )
+        return model
 
     def split(self, model: UNet2DModel, queries: int) -> Split:
         """Divide the memory budget."""
@@ -80,6 +95,7 @@ class Scorer:
     def directions(
         self,
         model: UNet2DModel,
+        replay: Replay,
         images: Tensor,
         ids: Sequence[str],
         split: Split,
@@ -94,6 +110,7 @@ class Scorer:
             self.config.methods,
             split.timesteps,
             ids,
+            replay.checkpoint.path.name,
             advance,
         )
 

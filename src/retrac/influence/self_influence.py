@@ -77,6 +77,7 @@ def self_influence(
     *,
     checkpoints: Sequence[int] = (),
     replay: str = "last",
+    parameters: str = ".*",
     plan: PlanConfig | None = None,
     compute: ComputeConfig | None = None,
     output: str | Path | None = None,
@@ -86,14 +87,19 @@ def self_influence(
     Args:
         run: a training run.
         samples: their indices; all by default.
-        checkpoints, replay, plan, compute: as for `attribute`.
+        checkpoints, replay, parameters, plan, compute: as for `attribute`.
         output: a folder for the result; interrupted work beside it is taken up again.
 
     Raises:
         RetracError: as `attribute`.
     """
     config = AttributeConfig(
-        tuple(METHODS), tuple(checkpoints), replay, plan or PlanConfig(), compute or ComputeConfig()
+        tuple(METHODS),
+        tuple(checkpoints),
+        replay,
+        parameters,
+        plan or PlanConfig(),
+        compute or ComputeConfig(),
     )
     scorer = Scorer.of(run, config)
     indices = np.arange(len(run.dataset)) if samples is None else np.unique(samples)
@@ -161,6 +167,7 @@ def _compute(scorer: Scorer, blocks: list[np.ndarray], parts: Parts) -> None:
                     images = training_samples(scorer.run, "", [int(index) for index in samples])
                     directions = scorer.directions(
                         model,
+                        replay,
                         images.tensors(),
                         images.ids,
                         split,

@@ -37,10 +37,14 @@ def open_result(path: Path, kind: str) -> tuple[xr.Dataset, dict[str, Any]]:
         RetracError: absent, of another kind, or damaged.
     """
     if not (path / CONFIG).is_file() or not (path / SCORES).is_dir():
-        raise RetracError(f"{path} is not an {kind}: it lacks {CONFIG} or {SCORES}")
+        raise RetracError(
+            f"{path} is not an {kind}: it lacks {CONFIG} or {SCORES}; choose another folder"
+        )
     config = read_json(path / CONFIG)
     if config.pop("kind", None) != kind:
-        raise RetracError(f"{path} holds another kind of result, not an {kind}")
+        raise RetracError(
+            f"{path} holds another kind of result, not an {kind}; choose another folder"
+        )
     try:
         return xr.open_zarr(path / SCORES).load(), config
     except Exception as error:  # zarr, numcodecs and xarray each have their own

@@ -12,36 +12,53 @@ if TYPE_CHECKING:
     from retrac.errors import RetracError
     from retrac.influence.attribute import attribute
     from retrac.influence.attribution import Attribution
+    from retrac.influence.config import ComputeConfig, PlanConfig
+    from retrac.influence.norms import norms
     from retrac.influence.queries import Queries, open_queries
+    from retrac.influence.self_influence import self_influence
+    from retrac.report.page import write_report
     from retrac.training.config import TrainConfig
+    from retrac.training.generation import generate_images
     from retrac.training.ledger import Events, Ledger
     from retrac.training.loop import train
     from retrac.training.run import Run
 
 _HOMES = {
     "Attribution": "retrac.influence.attribution",
+    "ComputeConfig": "retrac.influence.config",
     "Events": "retrac.training.ledger",
     "Ledger": "retrac.training.ledger",
+    "PlanConfig": "retrac.influence.config",
     "Queries": "retrac.influence.queries",
     "RetracError": "retrac.errors",
     "Run": "retrac.training.run",
     "TrainConfig": "retrac.training.config",
     "attribute": "retrac.influence.attribute",
+    "generate_images": "retrac.training.generation",
+    "norms": "retrac.influence.norms",
     "open_queries": "retrac.influence.queries",
+    "self_influence": "retrac.influence.self_influence",
     "train": "retrac.training.loop",
+    "write_report": "retrac.report.page",
 }
 
 __all__ = [
     "Attribution",
+    "ComputeConfig",
     "Events",
     "Ledger",
+    "PlanConfig",
     "Queries",
     "RetracError",
     "Run",
     "TrainConfig",
     "attribute",
+    "generate_images",
+    "norms",
     "open_queries",
+    "self_influence",
     "train",
+    "write_report",
 ]
 
 

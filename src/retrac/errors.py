@@ -14,5 +14,5 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> RetracError:
     """Build the error for a name that is not among `known`, with the nearest one that is."""
     options = sorted(known)
     near = get_close_matches(name, options, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return RetracError(f"unknown {kind} {name!r}: {hint}(known: {', '.join(options)})")
+    hint = f": did you mean {near[0]!r}?" if near else ""
+    return RetracError(f"unknown {kind} {name!r}{hint} (known: {', '.join(options)})")

@@ -22,14 +22,18 @@ def write_whole(path: Path) -> Iterator[Path]:
     Raises:
         RetracError: no space left, or no permission; what was there before is still there.
     """
+    path = path.absolute().resolve() if path.name in ("", "..") else path
     temporary = path.with_name(path.name + PARTIAL)
+    replaced = path.with_name(path.name + ".replaced" + PARTIAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(temporary)
         yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
+        remove(replaced)
+        if path.is_dir():  # which no rename can replace
+            path.rename(replaced)
         temporary.replace(path)
+        remove(replaced)
     except BaseException as error:
         with suppress(OSError):  # the first error is the one to tell
             remove(temporary)

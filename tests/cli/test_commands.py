@@ -178,7 +178,7 @@ def test_ctrl_c_elsewhere_exits_130(
 
     monkeypatch.setattr(Run, "open", interrupted)
     told = retrac("norms", own_run)
-    assert told.code == 130 and told.err.startswith("retrac: stopped; the same command goes on")
+    assert told.code == 130 and told.err.startswith("retrac: stopped; what was saved is whole")
 
 
 class _always:  # noqa: N801

@@ -175,6 +175,7 @@ FORMS = {
     "checkpoint_every": int,
     "batch_size": int,
     "learning_rate": float,
+    "ema_decay": float,
     "optimizer": str,
     "loss": str,
     "prediction": str,

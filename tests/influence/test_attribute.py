@@ -1,5 +1,7 @@
 """Scores are the formulas' scores, however the work is split, and survive being interrupted."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -205,3 +207,48 @@ def test_unknown_methods_and_checkpoints_are_named(tiny_run: Run) -> None:
         retrac.attribute(tiny_run, "train:1", checkpoints=[999])
     with pytest.raises(RetracError, match=r"memory budget of 1MB is too small.*at least"):
         retrac.attribute(tiny_run, "train:1", compute=ComputeConfig(memory_budget="1MB"))
+
+
+def test_chosen_parameters_alone_count_in_products_and_norms(tiny_run: Run) -> None:
+    chosen = "mid_block"
+    found = retrac.attribute(tiny_run, "train:1", parameters=chosen, plan=PLAN)
+    whole = retrac.attribute(tiny_run, "train:1", plan=PLAN)
+    rest = retrac.attribute(tiny_run, "train:1", parameters=f"^(?!.*{chosen})", plan=PLAN)
+    # Products add up over parameters, and so do squared norms.
+    np.testing.assert_allclose(
+        found.scores_of("tracin") + rest.scores_of("tracin"),
+        whole.scores_of("tracin"),
+        rtol=1e-3,
+        atol=1e-4 * float(np.abs(whole.scores_of("tracin")).max()),
+    )
+    np.testing.assert_allclose(
+        found.dataset["train_norm"] ** 2 + rest.dataset["train_norm"] ** 2,
+        whole.dataset["train_norm"] ** 2,
+        rtol=1e-4,
+    )
+
+
+def test_a_choice_of_no_parameters_is_refused(tiny_run: Run) -> None:
+    with pytest.raises(RetracError, match="found in the name of none"):
+        retrac.attribute(tiny_run, "train:1", parameters="transformer")
+    with pytest.raises(RetracError, match="not a regular expression"):
+        retrac.attribute(tiny_run, "train:1", parameters="(")
+
+
+def test_a_refused_attempt_leaves_nothing_in_the_way_of_the_next(tiny_run: Run, tmp_path) -> None:
+    with pytest.raises(RetracError, match="found in the name of none"):
+        retrac.attribute(tiny_run, "train:1", parameters="x{9}", plan=PLAN, output=tmp_path / "a")
+    retrac.attribute(tiny_run, "train:1", plan=PLAN, output=tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_training_further_leaves_the_attribution_of_earlier_checkpoints_valid(
+    own_run, tmp_path
+) -> None:
+    run = Run.open(own_run)
+    first = retrac.attribute(run, "train:1", checkpoints=[2, 4], plan=PLAN, output=tmp_path / "a")
+    longer = retrac.train(dataclasses.replace(run.config, epochs=8), own_run)
+    again = retrac.attribute(
+        longer, "train:1", checkpoints=[2, 4], plan=PLAN, output=tmp_path / "a"
+    )
+    np.testing.assert_array_equal(first.scores, again.scores)

@@ -96,3 +96,23 @@ def test_a_method_or_query_that_is_not_there() -> None:
 
 def test_a_contribution_that_is_not_a_number_is_not_passed_over() -> None:
     assert np.isnan(by_hand(np.array([[[[np.nan]], [[1.0]]]])).scores.values).all()
+
+
+def test_saving_replaces_an_earlier_attribution_and_nothing_else(tmp_path) -> None:
+    result = by_hand(np.ones((1, 1, 1, 2)))
+    (tmp_path / "empty").mkdir()
+    result.save(tmp_path / "empty")
+    result.save(tmp_path / "empty")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(RetracError, match="holds something other than an attribution"):
+        result.save(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "mine"]
+
+
+def test_saving_into_the_working_directory(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    by_hand(np.ones((1, 1, 1, 2))).save(".")
+    assert Attribution.open(tmp_path / "here").methods == ("tracin",)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -22,6 +23,8 @@ class Generate:
     """0 for deterministic sampling, 1 for as much noise as DDPM."""
     checkpoint: int | None = None
     """Epoch of the checkpoint; default: the last."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto takes an accelerator if there is one."""
     output: Path | None = None
     """Folder for the images; the grid goes beside it. Default: RUN/generated/seed-SEED."""
 
@@ -33,6 +36,6 @@ class Generate:
         run = Run.open(self.run)
         folder = self.output or run.path / "generated" / f"seed-{self.seed}"
         sheet = generate_images(
-            run, folder, self.count, self.seed, self.steps, self.eta, self.checkpoint
+            run, folder, self.count, self.seed, self.steps, self.eta, self.checkpoint, self.device
         )
         print(f"{folder}: {self.count} images; {sheet}: all of them on one sheet")

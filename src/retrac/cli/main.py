@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated, Any
 
 import tyro
@@ -15,7 +14,6 @@ from retrac.cli.norms import Norms
 from retrac.cli.outliers import Outliers
 from retrac.cli.report import Report
 from retrac.cli.train import Train
-from retrac.data.config import DatasetConfig
 from retrac.data.named import NAMED
 from retrac.errors import RetracError
 from retrac.files import disk_refusal
@@ -35,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RetracError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("stopped; the same command goes on from what is saved", 130)
+        return _fail("stopped; what was saved is whole, and the same command takes it up", 130)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -56,7 +54,8 @@ def quiet() -> None:
 
     diffusers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()
-    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+    for name in ("torch.distributed", "huggingface_hub", "datasets", "httpx", "fsspec"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="accelerate|torch|zarr")
 
@@ -84,8 +83,7 @@ def _train_defaults(given: Sequence[str]) -> Train:
     for option, value in zip(given, [*given[1:], ""], strict=False):
         name = value if option == "--dataset" else option.removeprefix("--dataset=")
         if option.startswith("--dataset") and name in NAMED:
-            config = config.with_preset(dict(NAMED[name].preset))
-            config = replace(config, data=DatasetConfig(dataset=name))
+            config = TrainConfig.for_dataset(name)
     return Train(config=config)
 
 

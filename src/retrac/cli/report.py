@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tyro
 
+from retrac.errors import RetracError
+
 
 @dataclass(frozen=True)
 class Report:
@@ -19,8 +21,11 @@ class Report:
 
     def __call__(self) -> None:
         """Write it and say where it is."""
+        from retrac.influence.attribute import SHOWN
         from retrac.influence.attribution import Attribution
         from retrac.report.page import write_report
 
+        if not 1 <= self.k <= SHOWN:
+            raise RetracError(f"--k must be from 1 to {SHOWN}, not {self.k}")
         path = self.output or self.attribution / "report.html"
         print(write_report(Attribution.open(self.attribution), path, self.k))

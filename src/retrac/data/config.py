@@ -1,6 +1,6 @@
 """The choice of a dataset, as the command line and a run's record hold it. Free of torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -30,3 +30,11 @@ class DatasetConfig:
 
     limit: int | None = None
     """Use only the first so many samples."""
+
+    def located(self) -> "DatasetConfig":
+        """The same dataset by absolute paths, to be found from another working directory."""
+        path = self.dataset_path and self.dataset_path.expanduser().resolve()
+        there = Path(self.dataset).expanduser()
+        named = "/" not in self.dataset and "." not in self.dataset and not there.is_dir()
+        name = self.dataset if named or not there.exists() else str(there.resolve())
+        return replace(self, dataset=name, dataset_path=path)

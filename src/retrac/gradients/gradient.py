@@ -1,7 +1,7 @@
 """One parameter's per-sample gradients, and the only operations that ever contract them.
 
 A gradient is either `Dense` (its numbers) or `Factored` (what they are the product of). Both know
-`dot`, `squared_norm`, `weighted_sum`, `materialise`, and how to be added, grouped and sliced.
+`dot`, `squared_norm`, `materialise`, and how to be added, grouped and sliced.
 """
 
 from collections.abc import Iterator

@@ -8,10 +8,11 @@ import numpy as np
 import xarray as xr
 from diffusers import UNet2DModel
 
+from retrac.files import remove
 from retrac.influence.attribution import KIND, Attribution
 from retrac.influence.config import AttributeConfig, ComputeConfig, PlanConfig
 from retrac.influence.memory import Split
-from retrac.influence.parts import Parts, digest
+from retrac.influence.parts import Parts, digest, parts_beside
 from retrac.influence.queries import Queries, open_queries
 from retrac.influence.replay import Replay
 from retrac.influence.scorer import Scorer, stack_visits
@@ -73,8 +74,9 @@ def attribute(
     if path is not None and path.exists():
         found = Attribution(*open_result(path, KIND))
         refuse_other(path, found.config, settings)
+        remove(parts_beside(path))  # of a run that was stopped just after it had saved
         return found
-    parts = Parts(path and path.with_name(path.name + ".parts"), settings)
+    parts = Parts(path and parts_beside(path), settings)
     work = _Work(scorer, queries, parts)
     work.do()
     result = Attribution(work.assemble(), {**settings, "run": run.facts})

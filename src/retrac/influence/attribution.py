@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from retrac.data.images import to_pil
 from retrac.errors import RetracError, unknown
-from retrac.files import write_whole
 from retrac.influence.store import open_result, save_result
 
 KIND = "attribution"
@@ -112,10 +110,7 @@ class Attribution:
             RetracError: no space left; what was at `path` before is still there.
         """
         path = Path(path)
-        save_result(path, KIND, self.dataset, self.config)
-        for index, image in enumerate(self.dataset["query_image"].values):
-            with write_whole(path / "queries" / f"query-{index:04d}.png") as temporary:
-                to_pil(image).save(temporary, format="png")
+        save_result(path, KIND, self.dataset, self.config, list(self.dataset["query_image"].values))
         return path
 
     @staticmethod

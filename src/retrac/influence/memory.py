@@ -31,23 +31,24 @@ class Split:
     timesteps: int
 
 
-def choose_device(config: ComputeConfig) -> torch.device:
-    """The device to compute on.
+def rows_within(
+    model: UNet2DModel, objective: Objective, shape: tuple[int, int, int], config: ComputeConfig
+) -> int:
+    """Images in a pass that computes norms alone.
 
     Raises:
-        RetracError: asked for, but not there.
+        RetracError: the budget cannot hold one image.
     """
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    name = config.device
-    if name == "auto":
-        name = "cuda" if there["cuda"] else "cpu"
-    if not there[name]:
-        raise RetracError(f"there is no {name} device here; use --device auto")
-    return torch.device(name)
+    device = next(model.parameters()).device
+    fixed = weight_bytes(model) + 4 * SLICE_BYTES
+    row = activation_bytes(model, lambda: _probe(model, objective, shape, device))
+    budget = _budget(config, device)
+    if budget < fixed + row:
+        raise RetracError(
+            f"a memory budget of {_megabytes(budget)} is too small for this network: it needs at "
+            f"least {_megabytes(fixed + row)}; raise --memory-budget"
+        )
+    return max(1, min(MOST_ROWS, (budget - fixed) // row))
 
 
 def split_work(
@@ -65,7 +66,7 @@ def split_work(
         RetracError: the budget cannot hold one query and one image.
     """
     device = next(model.parameters()).device
-    budget = parse_bytes(config.memory_budget) if config.memory_budget else free_bytes(device) // 2
+    budget = _budget(config, device)
     weights = weight_bytes(model)
     row = activation_bytes(model, lambda: _probe(model, objective, shape, device))
     direction = methods * weights
@@ -95,6 +96,10 @@ def _probe(
     images = fast_memory_format(torch.zeros(2, *shape, device=device))
     timesteps = torch.zeros(2, dtype=torch.int64, device=device)
     return objective.losses(model, images, timesteps, images)
+
+
+def _budget(config: ComputeConfig, device: torch.device) -> int:
+    return parse_bytes(config.memory_budget) if config.memory_budget else free_bytes(device) // 2
 
 
 def _megabytes(amount: int) -> str:

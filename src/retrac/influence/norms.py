@@ -10,11 +10,12 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from retrac.diffusion.device import choose_device
 from retrac.diffusion.loss import Objective, fast_memory_format
 from retrac.errors import RetracError
 from retrac.gradients import squared_norms
 from retrac.influence.config import ComputeConfig
-from retrac.influence.memory import MOST_ROWS, choose_device
+from retrac.influence.memory import rows_within
 from retrac.influence.store import save_result
 from retrac.progress import progress
 from retrac.training.inputs import training_inputs
@@ -62,7 +63,7 @@ def norms(
         timesteps: how many, evenly spaced.
         samples: at most so many, evenly spread over the training set.
         checkpoints: their epochs; all by default.
-        compute: the device.
+        compute: device and memory.
 
     Raises:
         RetracError: no such sample or checkpoint, or a gradient that is not finite.
@@ -75,7 +76,8 @@ def norms(
     if timesteps < 1 or samples < 1:
         raise RetracError("--timesteps and --samples must be at least 1")
     chosen = choose_checkpoints(run, checkpoints)
-    device = choose_device(compute or ComputeConfig())
+    compute = compute or ComputeConfig()
+    device = choose_device(compute.device)
     steps = run.config.objective.timesteps
     spread = np.unique(np.linspace(min(1, steps - 1), steps - 1, timesteps).astype(int))
     many = np.unique(np.linspace(0, len(dataset) - 1, min(samples, len(dataset))).astype(int))
@@ -84,7 +86,7 @@ def norms(
     total = len(chosen) * (len(spread) + 1 + len(many))
     with progress("norms", total, "gradients") as advance:
         for checkpoint in chosen:
-            measure = _Measure(run, checkpoint, device, advance)
+            measure = _Measure(run, checkpoint, device, compute, advance)
             image, moment, noise = measure.inputs(np.array([sample]))
             along = torch.cat((torch.from_numpy(spread), moment))
             size = (len(along), *image.shape[1:])
@@ -121,14 +123,21 @@ class _Measure:
     """Norms at one checkpoint."""
 
     def __init__(
-        self, run: Run, checkpoint: Checkpoint, device: torch.device, advance: Any
+        self,
+        run: Run,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        compute: ComputeConfig,
+        advance: Any,
     ) -> None:
         self._run = run
         self._checkpoint = checkpoint
         self._device = device
         self._advance = advance
-        self._model: nn.Module = checkpoint.load(run.shape).to(device)
+        model = checkpoint.load(run.shape).to(device)
+        self._model: nn.Module = model
         self._objective: Objective = run.objective
+        self._rows = rows_within(model, run.objective, run.shape, compute)
 
     def inputs(self, indices: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Images, timesteps and noise of the last epoch before the checkpoint."""
@@ -140,7 +149,7 @@ class _Measure:
     ) -> np.ndarray:
         """Norms `[B]`, float32."""
         found = []
-        for parts in zip(*(t.split(MOST_ROWS) for t in (images, timesteps, noise)), strict=True):
+        for parts in zip(*(t.split(self._rows) for t in (images, timesteps, noise)), strict=True):
             x, t, e = (part.to(self._device) for part in parts)
             x, e = fast_memory_format(x), fast_memory_format(e)
             found.append(

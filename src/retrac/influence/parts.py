@@ -31,7 +31,7 @@ class Parts:
         self._memory: dict[str, dict[str, np.ndarray]] = {}
         if folder is None:
             return
-        if not (folder / SETTINGS).is_file():
+        if not any(folder.glob("*.npz")):  # nothing to mix anything into
             remove(folder)
             write_json(folder / SETTINGS, settings)
         elif read_json(folder / SETTINGS) != json.loads(json.dumps(settings)):
@@ -76,6 +76,11 @@ class Parts:
     def _path(self, name: str) -> Path:
         assert self._folder is not None
         return self._folder / f"{name}.npz"
+
+
+def parts_beside(path: Path) -> Path:
+    """Where the pieces of a result at `path` are kept until it is whole."""
+    return path.resolve().with_name(path.resolve().name + ".parts")
 
 
 def digest(*contents: Any) -> str:

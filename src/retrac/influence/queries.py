@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from retrac.data.images import read_images
+from retrac.diffusion.device import choose_device
 from retrac.diffusion.sampling import generate
 from retrac.errors import RetracError
 from retrac.training.run import Run
@@ -79,7 +80,7 @@ def generated(run: Run, count: int, seed: int) -> Queries:
     """Images that the run's last checkpoint makes by DDIM in 50 steps."""
     checkpoint = run.checkpoints[-1]
     images = generate(
-        checkpoint.load_for_generation(run.shape),
+        checkpoint.load_for_generation(run.shape).to(choose_device()),
         run.scheduler,
         run.shape,
         range(count),

@@ -10,10 +10,11 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
+from retrac.diffusion.device import choose_device
 from retrac.errors import RetracError
 from retrac.gradients import Directions
 from retrac.influence.config import AttributeConfig
-from retrac.influence.memory import Split, choose_device, split_work
+from retrac.influence.memory import Split, split_work
 from retrac.influence.plan import Plan
 from retrac.influence.query_gradients import QueryGradients, query_gradients
 from retrac.influence.replay import Replay, plan_replays
@@ -44,7 +45,7 @@ class Scorer:
             config,
             tuple(plan_replays(run, chosen, config.replay)),
             Plan.of(config.plan, run.config.objective.timesteps),
-            choose_device(config.compute),
+            choose_device(config.compute.device),
         )
 
     @property

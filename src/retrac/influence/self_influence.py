@@ -9,9 +9,10 @@ import numpy as np
 import xarray as xr
 
 from retrac.errors import RetracError, unknown
+from retrac.files import remove
 from retrac.influence.attribution import Ranked
 from retrac.influence.config import METHODS, AttributeConfig, ComputeConfig, PlanConfig
-from retrac.influence.parts import Parts
+from retrac.influence.parts import Parts, parts_beside
 from retrac.influence.queries import training_samples
 from retrac.influence.scorer import Scorer, stack_visits
 from retrac.influence.store import open_result, refuse_other, save_result
@@ -111,8 +112,9 @@ def self_influence(
     if path is not None and path.exists():
         found = SelfInfluence.open(path)
         refuse_other(path, found.config, settings)
+        remove(parts_beside(path))  # of a run that was stopped just after it had saved
         return found
-    parts = Parts(path and path.with_name(path.name + ".parts"), settings)
+    parts = Parts(path and parts_beside(path), settings)
     blocks = [indices[start : start + BLOCK] for start in range(0, len(indices), BLOCK)]
     _compute(scorer, blocks, parts)
     result = SelfInfluence(

@@ -2,12 +2,14 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
+from retrac.data.images import to_pil
 from retrac.errors import RetracError
 from retrac.files import read_json, write_whole
 
@@ -15,14 +17,33 @@ SCORES = "scores.zarr"
 CONFIG = "config.json"
 
 
-def save_result(path: Path, kind: str, dataset: xr.Dataset, config: Mapping[str, Any]) -> None:
-    """Write the folder `path`: `scores.zarr` and `config.json`, whole or not at all.
+def save_result(
+    path: Path,
+    kind: str,
+    dataset: xr.Dataset,
+    config: Mapping[str, Any],
+    queries: Sequence[np.ndarray] = (),
+) -> None:
+    """Write the folder `path`: `scores.zarr`, `config.json`, `queries/`, whole or not at all.
+
+    An earlier result of the same kind is replaced.
+
+    Args:
+        path: the folder.
+        kind: what the result is, for people.
+        dataset: the numbers.
+        config: how they were computed, as JSON values.
+        queries: uint8 images `[C, H, W]`, written as PNG.
 
     Raises:
-        RetracError: no space left; what was at `path` before is still there.
+        RetracError: `path` holds something else, or no space is left; what was there still is.
     """
+    refuse_foreign(path, kind)
     with write_whole(path) as folder:
         folder.mkdir()
+        for index, image in enumerate(queries):
+            (folder / "queries").mkdir(exist_ok=True)
+            to_pil(image).save(folder / "queries" / f"query-{index:04d}.png")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # zarr on string arrays
             dataset.to_zarr(folder / SCORES, zarr_format=2, consolidated=True)
@@ -51,6 +72,19 @@ def open_result(path: Path, kind: str) -> tuple[xr.Dataset, dict[str, Any]]:
         raise RetracError(
             f"{path / SCORES} is damaged ({error}): delete {path} and compute it again"
         ) from error
+
+
+def refuse_foreign(path: Path, kind: str) -> None:
+    """Refuse to replace anything but an earlier result of the same kind, or an empty folder.
+
+    Raises:
+        RetracError: `path` holds something else.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if (path / CONFIG).is_file() and read_json(path / CONFIG).get("kind") == kind:
+        return
+    raise RetracError(f"{path} holds something other than an {kind}; choose another --output")
 
 
 def refuse_other(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

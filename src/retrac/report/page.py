@@ -23,7 +23,7 @@ THUMBNAIL = 256
 """Larger images are scaled down to this size, to keep the page light."""
 
 
-def write_report(attribution: Attribution, path: Path, k: int = 8) -> Path:
+def write_report(attribution: Attribution, path: str | Path, k: int = 8) -> Path:
     """Write the page: per query its top k proponents and opponents under each method.
 
     Raises:

@@ -5,11 +5,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from retrac.data.config import DatasetConfig
+from retrac.data.named import NAMED
 from retrac.diffusion.config import ModelConfig, ObjectiveConfig
 from retrac.errors import RetracError, unknown
 
 LARGEST = 1e30
 """Of a number that optimisers compute with; float32 ends at 3e38."""
+
+
+FREE = {"epochs", "sample_count", "sample_steps"}
+"""Settings that may change between two calls: they do not alter a step that was taken."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +112,35 @@ class TrainConfig:
 
         Args:
             preset: field name -> value, from any of the parts of this configuration.
+
+        Raises:
+            RetracError: a name that no part has.
         """
+        parts = ("data", "model", "objective", "optimisation")
+        known = {f.name for part in parts for f in fields(getattr(self, part))}
+        known |= {f.name for f in fields(self)}
+        for name in preset:
+            if name not in known:
+                raise unknown("setting", name, known)
         changed = self
-        for part in ("model", "objective", "optimisation"):
+        for part in parts:
             inner = getattr(self, part)
             own = {f.name: preset[f.name] for f in fields(inner) if f.name in preset}
             changed = replace(changed, **{part: replace(inner, **own)})
         own = {f.name: preset[f.name] for f in fields(self) if f.name in preset}
         return replace(changed, **own)
+
+    @staticmethod
+    def for_dataset(name: str, **changes: Any) -> "TrainConfig":
+        """A named dataset's training settings, as `retrac train --dataset NAME` has them.
+
+        Args:
+            name: of the dataset, or a path; then without a preset.
+            changes: settings that differ, by field name, from any part of the configuration.
+        """
+        preset = dict(NAMED[name].preset) if name in NAMED else {}
+        config = TrainConfig(data=DatasetConfig(dataset=name)).with_preset(preset)
+        return config.with_preset(changes)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from retrac.data.grid import grid
 from retrac.data.images import to_pil
+from retrac.diffusion.device import choose_device
 from retrac.diffusion.sampling import generate
 from retrac.errors import RetracError
 from retrac.files import write_whole
@@ -18,6 +19,7 @@ def generate_images(
     steps: int = 50,
     eta: float = 0.0,
     epoch: int | None = None,
+    device: str = "auto",
 ) -> Path:
     """Write `folder/0000.png`, `0001.png`, …, and all of them on a sheet beside the folder.
 
@@ -29,12 +31,14 @@ def generate_images(
         count: how many images.
         seed, steps, eta: as for `retrac.diffusion.sampling.generate`.
         epoch: of the checkpoint; the last by default.
+        device: "auto", "cpu", "cuda" or "mps".
 
     Returns:
         The path of the sheet.
 
     Raises:
-        RetracError: no such checkpoint, numbers out of range, or no space left.
+        RetracError: other images in the folder, no such checkpoint, numbers out of range, or no
+            space left.
     """
     timesteps = run.config.objective.timesteps
     if count < 1 or not 1 <= steps <= timesteps or not 0 <= eta <= 1:
@@ -42,9 +46,16 @@ def generate_images(
             f"--count must be at least 1, --steps 1 to {timesteps} and --eta 0 to 1, not {count}, "
             f"{steps} and {eta}"
         )
+    folder = folder.resolve()
+    names = {f"{index:04d}.png" for index in range(count)}
+    if other := sorted(file.name for file in folder.glob("*.png") if file.name not in names):
+        raise RetracError(
+            f"{folder} holds other images ({other[0]}), which would be taken for queries with "
+            "these: choose another --output"
+        )
     checkpoint = choose_checkpoints(run, () if epoch is None else (epoch,))[-1]
     images = generate(
-        checkpoint.load_for_generation(run.shape),
+        checkpoint.load_for_generation(run.shape).to(choose_device(device)),
         run.scheduler,
         run.shape,
         range(count),
@@ -55,7 +66,7 @@ def generate_images(
     for index, image in enumerate(images):
         with write_whole(folder / f"{index:04d}.png") as temporary:
             to_pil(image).save(temporary, format="png")
-    sheet = folder.with_name(f"{folder.resolve().name}-sheet.png")
+    sheet = folder.with_name(f"{folder.name}-sheet.png")
     with write_whole(sheet) as temporary:
         grid(images).save(temporary, format="png")
     return sheet

@@ -144,6 +144,8 @@ class _Training:
                 self.model.parameters(), self.config.optimisation.max_grad_norm
             )
         self.stepper.step()
+        if self.stepper.step_was_skipped:  # by the gradient scaler of fp16
+            rate = 0.0
         self.stepper.zero_grad()
         if self.ema is not None:
             self.ema.step(self.network.parameters())
@@ -166,11 +168,17 @@ class _Training:
         self, losses: Tensor, indices: np.ndarray, step: int, epoch: int
     ) -> None:
         finite = torch.isfinite(losses.detach()).cpu().numpy()
+        if not finite.any() and step:
+            raise RetracError(
+                f"the weights broke in step {step} of epoch {epoch + 1}: the loss of no sample of "
+                "the next batch is finite; lower --learning-rate, or set --max-grad-norm; earlier "
+                "checkpoints are kept"
+            )
         if not finite.all():
             sample = self.dataset.ids[int(indices[~finite][0])]
             raise RetracError(
-                f"the loss of sample {sample!r} is not finite in epoch {epoch + 1}, step {step}: "
-                "lower --learning-rate, or set --max-grad-norm; earlier checkpoints are kept"
+                f"the loss of sample {sample!r} is not finite in epoch {epoch + 1}, step {step + 1}"
+                ": lower --learning-rate, or set --max-grad-norm; earlier checkpoints are kept"
             )
 
     def _has_checkpoint(self, epoch: int) -> bool:

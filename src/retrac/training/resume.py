@@ -1,19 +1,17 @@
 """Beginning a run, or finding out where an earlier one stopped."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from retrac.data.dataset import ImageDataset
 from retrac.errors import RetracError
 from retrac.files import PARTIAL, write_json
-from retrac.training.config import TrainConfig
+from retrac.training.config import FREE, TrainConfig
 from retrac.training.ledger import Ledger
 from retrac.training.run import CHECKPOINTS, RUN, Run, new_record
 from retrac.training.state import read_point, whole_states
-
-FREE = {"epochs", "sample_count", "sample_steps"}
-"""Settings that may change between two calls: they do not alter a step that was taken."""
 
 
 def begin(
@@ -25,6 +23,7 @@ def begin(
         RetracError: the folder holds a damaged run, one of other settings, of another dataset or
             with more epochs already, or other files.
     """
+    config = replace(config, data=config.data.located())
     record = {**new_record(config, dataset, ledger), "parameters": parameters}
     path = output / RUN
     if not path.is_file():

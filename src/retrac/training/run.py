@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from retrac.diffusion.model import load_unet
 from retrac.diffusion.schedule import make_scheduler
 from retrac.errors import RetracError
 from retrac.files import read_json
-from retrac.training.config import TrainConfig
+from retrac.training.config import FREE, TrainConfig
 from retrac.training.ledger import Ledger
 from retrac.training.state import read_point, whole_states
 from retrac.training.steps import Step, read_steps
@@ -145,9 +146,20 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """Tells this training from any other: its record, and how it went."""
-        told = json.dumps([self.record, self.steps[-1]], sort_keys=True)
+        """Tells this training from any other by its record and how its first epoch went.
+
+        Training further does not change it.
+        """
+        decided = [self.record[name] for name in ("dataset", "ledger")]
+        config = self.record["config"]
+        settings = {name: config[name] for name in sorted(config.keys() - FREE - {"data"})}
+        told = json.dumps([decided, settings, self.steps[: self.steps_per_epoch]], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in an epoch."""
+        return math.ceil(self.record["dataset"]["size"] / self.config.batch_size)
 
     @property
     def objective(self) -> Objective:
@@ -175,6 +187,7 @@ class Run:
             "optimiser": config.optimisation.optimizer,
             "learning rate": config.optimisation.learning_rate,
             "loss": f"{config.objective.loss} on {config.objective.prediction}",
+            "weights of generated queries": "moving average" if config.ema_decay else "trained",
             "schedule": f"{config.objective.schedule}, {config.objective.timesteps} timesteps",
             "seed": config.seed,
         }

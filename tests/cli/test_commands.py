@@ -190,3 +190,10 @@ class _always:  # noqa: N801
 
     def __exit__(self, *error: object) -> None:
         pass
+
+
+def test_the_package_runs_as_a_module_as_accelerate_launch_wants_it() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "retrac", "datasets"], capture_output=True, text=True, check=True
+    )
+    assert "photos-zeros" in told.stdout

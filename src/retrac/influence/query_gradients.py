@@ -66,7 +66,7 @@ def query_gradients(
         noise = plan.draw(image)
         for start in range(0, steps, block):
             part = slice(start, start + block)
-            gradients, squared = _pass(
+            gradients, squared = gradients_by_timestep(
                 model,
                 objective,
                 image.to(device),
@@ -91,7 +91,7 @@ def query_gradients(
     return QueryGradients(Directions.from_rows(flat), norms)
 
 
-def _pass(
+def gradients_by_timestep(
     model: nn.Module, objective: Objective, image: Tensor, timesteps: Tensor, noise: Tensor
 ) -> tuple[dict[str, tuple[Layout, Tensor]], Tensor]:
     """Gradients `[T, n]` by parameter, and squared norms `[T]`, each a mean over the noises."""

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from retrac.influence.attribution import Attribution, Ranked
+from retrac.influence.attribution import Attribution
+from retrac.influence.ranking import Ranked
 
 QUERIES = 8
 """Queries that are printed; the report has them all."""

@@ -10,24 +10,10 @@ import numpy as np
 import xarray as xr
 
 from retrac.errors import RetracError, unknown
+from retrac.influence.ranking import Ranked, ranked
 from retrac.influence.store import open_result, save_result
 
 KIND = "attribution"
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """One sample in a query's list.
-
-    `timesteps` are those of the replayed events, from the first checkpoint to the last.
-    """
-
-    rank: int
-    sample: int
-    id: str
-    label: str
-    score: float
-    timesteps: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,15 +117,4 @@ class Attribution:
             )
         scores = by_query[query]
         order = np.argsort(sign * scores, kind="stable")[:k]
-        timesteps = data["train_timestep"].values
-        return [
-            Ranked(
-                rank=rank,
-                sample=int(sample),
-                id=str(data["sample_id"].values[sample]),
-                label=str(data["sample_label"].values[sample]),
-                score=float(scores[sample]),
-                timesteps=tuple(int(t) for t in timesteps[:, sample].ravel() if t >= 0),
-            )
-            for rank, sample in enumerate(order, start=1)
-        ]
+        return ranked(data, scores, order)

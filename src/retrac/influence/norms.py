@@ -16,6 +16,7 @@ from retrac.errors import RetracError
 from retrac.gradients import squared_norms
 from retrac.influence.config import ComputeConfig
 from retrac.influence.memory import rows_within
+from retrac.influence.ranking import evenly_spread
 from retrac.influence.store import save_result
 from retrac.progress import progress
 from retrac.training.inputs import training_inputs
@@ -80,7 +81,7 @@ def norms(
     device = choose_device(compute.device)
     steps = run.config.objective.timesteps
     spread = np.unique(np.linspace(min(1, steps - 1), steps - 1, timesteps).astype(int))
-    many = np.unique(np.linspace(0, len(dataset) - 1, min(samples, len(dataset))).astype(int))
+    many = np.array(evenly_spread(len(dataset), samples))
     one: dict[str, list[Any]] = {"curve": [], "timestep": [], "norm": []}
     trained: dict[str, list[np.ndarray]] = {"timestep": [], "norm": []}
     total = len(chosen) * (len(spread) + 1 + len(many))

@@ -13,6 +13,7 @@ from retrac.data.images import read_images
 from retrac.diffusion.device import choose_device
 from retrac.diffusion.sampling import generate
 from retrac.errors import RetracError
+from retrac.influence.ranking import evenly_spread
 from retrac.training.run import Run
 
 STEPS = 50
@@ -61,8 +62,7 @@ def open_queries(run: Run, text: str, seed: int = 0) -> Queries:
         count, size = _count(match[1], text), len(run.dataset)
         if count > size:
             raise RetracError(f"queries {text!r}: the training set has only {size} samples")
-        spread = np.linspace(0, size, count, endpoint=False).astype(int)
-        return training_samples(run, f"train-{count}", [int(index) for index in spread])
+        return training_samples(run, f"train-{count}", evenly_spread(size, count))
     if match := re.fullmatch(r"train:((?:\d+,)+\d*)", text):
         indices = [int(index) for index in match[1].split(",") if index]
         return training_samples(run, "train-" + "-".join(map(str, indices[:8])), indices)

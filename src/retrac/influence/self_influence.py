@@ -10,10 +10,10 @@ import xarray as xr
 
 from retrac.errors import RetracError, unknown
 from retrac.files import remove
-from retrac.influence.attribution import Ranked
 from retrac.influence.config import METHODS, AttributeConfig, ComputeConfig, PlanConfig
 from retrac.influence.parts import Parts, parts_beside
 from retrac.influence.queries import training_samples
+from retrac.influence.ranking import Ranked, evenly_spread, ranked
 from retrac.influence.scorer import Scorer, stack_visits
 from retrac.influence.store import open_result, refuse_other, save_result
 from retrac.progress import progress
@@ -45,18 +45,7 @@ class SelfInfluence:
         if method not in methods:
             raise unknown("method", method, methods)
         scores = data["score"].sum("checkpoint").sel({"method": method}).values
-        timesteps = data["train_timestep"].values
-        return [
-            Ranked(
-                rank=rank,
-                sample=int(data["sample"].values[row]),
-                id=str(data["sample_id"].values[row]),
-                label=str(data["sample_label"].values[row]),
-                score=float(scores[row]),
-                timesteps=tuple(int(t) for t in timesteps[:, row].ravel() if t >= 0),
-            )
-            for rank, row in enumerate(np.argsort(-scores, kind="stable")[:k], start=1)
-        ]
+        return ranked(data, scores, np.argsort(-scores, kind="stable")[:k])
 
     def image(self, sample: int) -> np.ndarray:
         """The image of a sample, uint8 `[C, H, W]`."""
@@ -146,7 +135,7 @@ def spread(size: int, count: int | None) -> list[int] | None:
         return None
     if count < 1:
         raise RetracError(f"--samples must be at least 1, not {count}")
-    return [int(index) for index in np.linspace(0, size, min(count, size), endpoint=False)]
+    return evenly_spread(size, count)
 
 
 def _compute(scorer: Scorer, blocks: list[np.ndarray], parts: Parts) -> None:

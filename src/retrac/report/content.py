@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from retrac.influence.attribution import Attribution, Ranked
+from retrac.influence.attribution import Attribution
+from retrac.influence.ranking import Ranked
 from retrac.report import wording
 
 

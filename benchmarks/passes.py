@@ -12,6 +12,7 @@ medians are reported, so that a machine whose speed drifts treats them alike.
 
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -151,7 +152,7 @@ def report(per: dict[str, float], model: nn.Module, settings: Settings) -> None:
     write_json(
         settings.output,
         {
-            "command": "make bench",
+            "command": " ".join(["python", *sys.argv]),
             "device": device_name(settings.device),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,

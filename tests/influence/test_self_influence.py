@@ -66,3 +66,9 @@ def test_norms_agree_with_those_of_attribution(tiny_run: Run) -> None:
 def test_norms_of_a_sample_that_does_not_exist(tiny_run: Run) -> None:
     with pytest.raises(RetracError, match="there is no sample 5000"):
         norms(tiny_run, sample=5000)
+
+
+def test_a_contribution_that_is_not_a_number_is_not_passed_over(tiny_run: Run) -> None:
+    found = self_influence(tiny_run, [1], plan=PLAN)
+    found.dataset["score"][0, 0, 0] = np.nan
+    assert np.isnan(found.ranked("tracin")[0].score)

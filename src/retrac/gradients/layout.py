@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-import torch
 from torch import Tensor
 
 
@@ -87,8 +86,3 @@ class Directions:
     def parameters(self) -> dict[str, Tensor]:
         """`[M, *parameter.shape]` for each parameter's name."""
         return {name: layout.unpack(rows) for name, (layout, rows) in self._rows.items()}
-
-    def device_and_dtype(self) -> tuple[torch.device, torch.dtype]:
-        """Where the directions are, and in what precision."""
-        _, rows = next(iter(self._rows.values()))
-        return rows.device, rows.dtype

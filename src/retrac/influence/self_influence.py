@@ -44,7 +44,7 @@ class SelfInfluence:
         methods = [str(name) for name in data["method"].values]
         if method not in methods:
             raise unknown("method", method, methods)
-        scores = data["score"].sum("checkpoint").sel({"method": method}).values
+        scores = data["score"].sum("checkpoint", skipna=False).sel({"method": method}).values
         return ranked(data, scores, np.argsort(-scores, kind="stable")[:k])
 
     def image(self, sample: int) -> np.ndarray:

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from retrac.gradients import gradient
+from retrac.gradients import routes
 
 
 @pytest.fixture(autouse=True)
@@ -18,4 +18,4 @@ def repeatable() -> Iterator[None]:
 @pytest.fixture(params=[8 * 2**20, 300], ids=["whole", "sliced"])
 def slices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once with the batch in one piece, once in slices of a sample or two."""
-    monkeypatch.setattr(gradient, "SLICE_BYTES", request.param)
+    monkeypatch.setattr(routes, "TILE_BYTES", request.param)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from retrac.gradients.gradient import Dense, Factored
+from retrac.gradients.inputs import Patches, Plain
 from retrac.gradients.layout import Layout
 
 from .agreement import random_layers, seeds
@@ -18,26 +19,62 @@ shapes = st.tuples(
 
 
 def factored(shape: tuple[int, ...]) -> tuple[Factored, Tensor]:
-    """Random factors, and `Σ_p b_p a_pᵀ` written out `[B, n]`."""
+    """Random factors, and `Σ_p a_p b_pᵀ` written out `[B, n]`."""
     batch, groups, positions, outputs, inputs = shape
     a = torch.randn(batch, groups, positions, inputs)
     b = torch.randn(batch, groups, positions, outputs)
-    layout = Layout.in_order((groups * outputs, inputs))
-    return Factored(a, b, layout), torch.einsum("bgpo,bgpi->bgoi", b, a).flatten(1)
+    layout = Layout.in_order((groups * inputs, outputs))
+    return Factored(Plain(a), b, layout), torch.einsum("bgpo,bgpi->bgio", b, a).flatten(1)
+
+
+def of_patches(batch: int, groups: int) -> tuple[Factored, Tensor]:
+    """The same with the patches of a convolution as inputs."""
+    images, size = torch.randn(batch, 2 * groups, 5, 6), (3, 4)
+    patches = Patches(images, size, (3, 3), groups=groups)
+    b = torch.randn(batch, groups, 12, 5)
+    layout = Layout.in_order((groups, 3, 3, 2, 5))
+    written = torch.einsum("bgpo,bgpi->bgio", b, patches.take()).flatten(1)
+    return Factored(patches, b, layout), written
 
 
 @random_layers
-@given(shape=shapes, count=st.sampled_from([0, 1, 2, 20]), fresh=st.booleans(), seed=seeds)
-def test_factored_contracts_as_if_written_out(shape, count, fresh, seed):
+@given(shape=shapes, count=st.sampled_from([0, 1, 2, 20]), seed=seeds)
+def test_factored_contracts_as_if_written_out(slices, shape, count, seed):
     torch.manual_seed(seed)
     gradient, written = factored(shape)
     directions = torch.randn(count, written.shape[1])
-    if not fresh:
-        gradient.materialise()  # may change the route
     torch.testing.assert_close(gradient.dot(directions), written @ directions.T)
     torch.testing.assert_close(gradient.squared_norm(), written.square().sum(1))
     torch.testing.assert_close(gradient.materialise(), written)
+    dots, norms = gradient.dots_and_norms(directions)
+    torch.testing.assert_close(dots, written @ directions.T)
+    torch.testing.assert_close(norms, written.square().sum(1))
     assert len(gradient) == shape[0]
+
+
+@random_layers
+@given(
+    batch=st.sampled_from([1, 2, 6]),
+    groups=st.integers(1, 2),
+    size=st.sampled_from([1, 2]),
+    seed=seeds,
+)
+def test_patches_contract_as_if_written_out(slices, batch, groups, size, seed):
+    torch.manual_seed(seed)
+    gradient, written = of_patches(batch * size, groups)
+    gradient, written = gradient.grouped(size), written.unflatten(0, (-1, size)).sum(1)
+    directions = torch.randn(3, written.shape[1])
+    torch.testing.assert_close(gradient.dot(directions), written @ directions.T)
+    torch.testing.assert_close(gradient.squared_norm(), written.square().sum(1))
+    torch.testing.assert_close(gradient.materialise(), written)
+
+
+def test_tiles_are_small(monkeypatch):
+    written = []
+    monkeypatch.setattr("retrac.gradients.routes.TILE_BYTES", 8 * 100)
+    gradient, _ = of_patches(6, 1)
+    written = [values.numel() for _, values in gradient._tiles()]
+    assert max(written) <= 100 and len(written) > 6
 
 
 @random_layers
@@ -47,38 +84,54 @@ def test_dense_contracts_as_if_written_out(shape, seed):
     _, written = factored(shape)
     gradient = Dense(written, Layout.in_order(written.shape[1:]))
     directions = torch.randn(3, written.shape[1])
-    torch.testing.assert_close(gradient.dot(directions), written @ directions.T)
-    torch.testing.assert_close(gradient.squared_norm(), written.square().sum(1))
+    dots, norms = gradient.dots_and_norms(directions)
+    torch.testing.assert_close(dots, written @ directions.T)
+    torch.testing.assert_close(norms, written.square().sum(1))
     assert gradient.materialise() is written
 
 
 @random_layers
 @given(shape=shapes, size=st.sampled_from([1, 2, 3]), seed=seeds)
-def test_groups_and_slices(slices, shape, size, seed):
+def test_groups_are_sums(slices, shape, size, seed):
     torch.manual_seed(seed)
     gradient, written = factored((shape[0] * size, *shape[1:]))
     sums = written.unflatten(0, (-1, size)).sum(1)
     for either in (gradient, Dense(written, gradient.layout)):
-        parts = list(either.slices(multiple=size))
-        assert sum(map(len, parts)) == len(either)
-        assert all(len(part) % size == 0 for part in parts)
-        torch.testing.assert_close(torch.cat([part.materialise() for part in parts]), written)
-        grouped = torch.cat([part.grouped(size).materialise() for part in parts])
-        torch.testing.assert_close(grouped, sums)
-        norms = torch.cat([part.grouped(size).squared_norm() for part in parts])
-        torch.testing.assert_close(norms, sums.square().sum(1))
+        grouped = either.grouped(size)
+        assert len(grouped) == shape[0]
+        torch.testing.assert_close(grouped.materialise(), sums)
+        torch.testing.assert_close(grouped.squared_norm(), sums.square().sum(1))
+        directions = torch.randn(2, sums.shape[1])
+        torch.testing.assert_close(grouped.dot(directions), sums @ directions.T)
 
 
-def test_slices_are_small(monkeypatch):
-    monkeypatch.setattr("retrac.gradients.gradient.SLICE_BYTES", 8 * 2 * 60)
-    gradient, _ = factored((6, 1, 12, 3, 5))  # sixty numbers of input a sample
-    assert [len(part) for part in gradient.slices()] == [2, 2, 2]
+@random_layers
+@given(
+    patches=st.booleans(),
+    groups=st.integers(1, 2),
+    left=st.sampled_from([None, 1, 3]),
+    right=st.sampled_from([None, 1, 3]),
+    seed=seeds,
+)
+def test_sketches_project_both_sides(patches, groups, left, right, seed):
+    torch.manual_seed(seed)
+    if patches:
+        gradient, written = of_patches(4, groups)
+        tensor = written.view(4, groups, 9, 2, 5)
+    else:
+        gradient, written = factored((4, groups, 6, 5, 2))
+        tensor = written.view(4, groups, 1, 2, 5)
+    one = torch.randn(2, left) if left else None
+    two = torch.randn(5, right) if right else None
+    expected = tensor if one is None else torch.einsum("bgkio,ij->bgkjo", tensor, one)
+    expected = expected if two is None else expected @ two
+    torch.testing.assert_close(gradient.sketch(one, two), expected.flatten(1))
 
 
 @pytest.mark.parametrize("groups", [(1, 1), (2, 2), (1, 2), (2, 1)])
 def test_uses_of_one_parameter_add_up(groups):
     (first, one), (second, two) = (
-        factored((3, g, p, 4 // g, 5)) for g, p in zip(groups, (2, 7), strict=True)
+        factored((3, g, p, 5, 4 // g)) for g, p in zip(groups, (2, 7), strict=True)
     )
     dense = Dense(two, second.layout)
     for total in (first.add(second), first.add(dense), dense.add(first)):
@@ -88,9 +141,9 @@ def test_uses_of_one_parameter_add_up(groups):
 
 def test_uses_add_up_across_layouts():
     """Convolutions keep channels last; layers without a rule keep the parameter's own order."""
-    last = Layout((4, 3, 3, 2), (0, 3, 1, 2))
+    last = Layout((2, 3, 3, 2, 2), (0, 4, 3, 1, 2), (4, 2, 3, 3))
     own = Layout.in_order((4, 2, 3, 3))
-    convolution = Factored(torch.randn(2, 1, 5, 18), torch.randn(2, 1, 5, 4), last)
+    convolution = Factored(Plain(torch.randn(2, 2, 5, 18)), torch.randn(2, 2, 5, 2), last)
     other = Dense(torch.randn(2, 72), own)
     expected = last.unpack(convolution.materialise()) + own.unpack(other.materialise())
     for total in (convolution.add(other), other.add(convolution)):
@@ -100,5 +153,5 @@ def test_uses_add_up_across_layouts():
 def test_a_vanishing_norm_is_not_negative():
     a = torch.randn(50, 1, 1, 20, dtype=torch.float32).expand(50, 1, 4, 20)
     b = torch.randn(50, 1, 4, 20, dtype=torch.float32)
-    gradient = Factored(a, b - b.mean(2, keepdim=True), Layout.in_order((20, 20)))
+    gradient = Factored(Plain(a), b - b.mean(2, keepdim=True), Layout.in_order((20, 20)))
     assert (gradient.squared_norm() >= 0).all()

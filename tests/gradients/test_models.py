@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
-from retrac.gradients import gradient
+from retrac.gradients import routes
 
 from .agreement import TOLERANCE, assert_agrees, directions_for
 
@@ -59,7 +59,7 @@ def test_unets(variation, dtype, monkeypatch):
     torch.set_default_dtype(dtype)
     model = unet(variation, dtype)
     if dtype is torch.float64:
-        monkeypatch.setattr(gradient, "SLICE_BYTES", 2**12)
+        monkeypatch.setattr(routes, "TILE_BYTES", 2**12)
     else:
         model = model.to(memory_format=torch.channels_last)
     images, noise = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from retrac.gradients.gradient import Gradient
+from retrac.gradients.gradient import Dense, Gradient
 from retrac.gradients.layout import Directions, Layout
 from retrac.gradients.tape import per_sample_gradients
 
@@ -36,15 +36,22 @@ def dots_and_norms(
     check_directions(model, directions)
     dots: list[Tensor] = []
     squared_norms: list[Tensor] = []
+    dense: list[tuple[Tensor, Tensor]] = []
 
     def consume(name: str, gradient: Gradient) -> None:
         rows = directions.rows(name, gradient.layout)
-        parts = [(part.dot(rows), part.squared_norm()) for part in gradient.slices()]
-        part_dots, part_norms = zip(*parts, strict=True)
-        dots.append(torch.cat(part_dots))
-        squared_norms.append(torch.cat(part_norms))
+        if isinstance(gradient, Dense):
+            dense.append((gradient.values, rows))
+            return
+        part, norms = gradient.dots_and_norms(rows)
+        dots.append(part)
+        squared_norms.append(norms)
 
     losses = per_sample_gradients(model, per_sample_losses, consume)
+    if dense:  # many and small: one product for all of them
+        values, rows = (torch.cat(parts, 1) for parts in zip(*dense, strict=True))
+        dots.append(values @ rows.T)
+        squared_norms.append(torch.linalg.vector_norm(values, dim=1).square())
     if not dots:
         return losses.new_zeros(len(losses), directions.count), torch.zeros_like(losses)
     return torch.stack(dots).sum(0), torch.stack(squared_norms).sum(0)
@@ -58,7 +65,7 @@ def squared_norms(model: nn.Module, per_sample_losses: Callable[[], Tensor]) -> 
     found: list[Tensor] = []
 
     def consume(name: str, gradient: Gradient) -> None:
-        found.append(torch.cat([part.squared_norm() for part in gradient.slices()]))
+        found.append(gradient.squared_norm())
 
     losses = per_sample_gradients(model, per_sample_losses, consume)
     return torch.stack(found).sum(0) if found else torch.zeros_like(losses)
@@ -88,9 +95,9 @@ def grouped_gradients(
     def consume(name: str, gradient: Gradient) -> None:
         if len(gradient) % size:
             raise ValueError(f"{len(gradient)} samples do not make groups of {size}")
-        parts = [part.grouped(size) for part in gradient.slices(multiple=size)]
-        gradients[name] = (gradient.layout, torch.cat([part.materialise() for part in parts]))
-        squared_norms.append(torch.cat([part.squared_norm() for part in parts]))
+        values = gradient.grouped(size).materialise()
+        gradients[name] = (gradient.layout, values)
+        squared_norms.append(torch.linalg.vector_norm(values, dim=1).square())
 
     losses = per_sample_gradients(model, per_sample_losses, consume)
     groups = len(losses) // size

@@ -1,20 +1,23 @@
 """One parameter's per-sample gradients, and the only operations that ever contract them.
 
 A gradient is either `Dense` (its numbers) or `Factored` (what they are the product of). Both know
-`dot`, `squared_norm`, `materialise`, and how to be added, grouped and sliced.
+`dot`, `squared_norm`, `dots_and_norms` (the two at once), `sketch` and `materialise`, and how to be
+added and grouped.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from retrac.gradients.inputs import EVERY, Inputs, Plain
 from retrac.gradients.layout import Layout
+from retrac.gradients.routes import Shape, contracts, tile_sizes, uses_gram_matrices
 
-SLICE_BYTES = 8 * 2**20
-"""Samples are contracted in slices whose largest temporary takes about this many bytes."""
+PIECE = 2048
+"""Numbers over which one matrix product sums: long sums are left to one core by BLAS."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,10 @@ class Dense:
         """Squared Euclidean norm of each sample's gradient, `[B]`."""
         return torch.linalg.vector_norm(self.values, dim=1).square()
 
+    def dots_and_norms(self, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """`dot` and `squared_norm`."""
+        return self.dot(directions), self.squared_norm()
+
     def materialise(self) -> Tensor:
         """The numbers, `[B, n]`."""
         return self.values
@@ -52,110 +59,177 @@ class Dense:
         """Sum over consecutive groups of `size` samples, `B / size` gradients."""
         return Dense(self.values.unflatten(0, (-1, size)).sum(1), self.layout)
 
-    def slices(self, multiple: int = 1) -> Iterator["Dense"]:
-        """Parts of the batch, in order, small enough to contract: here the whole."""
-        yield self
+
+class Tile(NamedTuple):
+    """A part of a factored gradient that is small enough to be written out."""
+
+    samples: slice
+    bands: slice
+    inputs: slice
+    outputs: slice
 
 
 @dataclass(frozen=True, eq=False)
 class Factored:
-    """Per-sample gradients `Σ_p b_p a_pᵀ` over positions p, in G independent groups of channels.
+    """Per-sample gradients `Σ_p a_p b_pᵀ` over positions p, in G independent groups of channels.
 
     Attributes:
-        inputs: layer inputs `[B, G, *P, *I]`; may be a view of overlapping windows, which are
-            copied out only for the slice of samples at hand.
+        inputs: layer inputs `[B, G, P, I]`.
         b: output gradients `[B, G, P, O]`.
-        layout: the order of the n = G·O·I numbers, slowest axis first.
+        layout: the order of the n = G·I·O numbers, slowest axis first.
+        group: consecutive samples that are summed into one gradient.
     """
 
-    inputs: Tensor
+    inputs: Inputs
     b: Tensor
     layout: Layout
+    group: int = 1
 
     def __len__(self) -> int:
-        return len(self.b)
+        return len(self.b) // self.group
 
-    @cached_property
-    def a(self) -> Tensor:
-        """Layer inputs `[B, G, P, I]`."""
-        return self.inputs.reshape(*self.b.shape[:3], -1)
+    @property
+    def shape(self) -> Shape:
+        """The sizes that decide what a contraction costs."""
+        _, groups, positions, width = self.inputs.shape
+        return Shape(
+            batch=len(self),
+            groups=groups,
+            positions=positions * self.group,
+            inputs=width,
+            outputs=self.b.shape[3],
+            bands=self.inputs.bands,
+            is_copied=self.inputs.is_copied,
+        )
 
     def dot(self, directions: Tensor) -> Tensor:
-        """Inner products with directions `[M, n]`, `[B, M]`.
+        """Inner products with directions `[M, n]`, `[B, M]`."""
+        return self.dots_and_norms(directions)[0]
 
-        Contracts inputs with directions first where that takes fewer operations than forming the
-        gradient: P·M against P + M per number of it.
-        """
-        positions, count = self.b.shape[2], len(directions)
-        if self._is_materialised or not 0 < positions * count <= positions + count:
-            return self._gradient @ directions.T
-        groups, width = self.a.shape[1], self.a.shape[3]
-        tensor = directions.view(count, groups, -1, width).permute(1, 0, 2, 3).flatten(1, 2)
-        projected = self.a @ tensor.transpose(-1, -2)  # [B, G, P, M·O]
-        return torch.einsum("bgpmo,bgpo->bm", projected.unflatten(-1, (count, -1)), self.b)
+    def dots_and_norms(self, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Inner products with directions `[M, n]`, `[B, M]`, and squared norms `[B]`."""
+        shape, count = self.shape, len(directions)
+        if contracts(shape, count):
+            return self._contract(directions), self.squared_norm()
+        tensor = directions.view(count, shape.groups, shape.inputs, shape.outputs)
+        dots, norms = self.b.new_zeros(shape.batch, count), self.b.new_zeros(shape.batch)
+        for tile, values in self._tiles():
+            part = tensor[:, :, tile.inputs, tile.outputs]
+            dots[tile.samples] += _inner_products(values, part)
+            norms[tile.samples] += torch.linalg.vector_norm(values.flatten(1), dim=1).square()
+        return dots, norms
 
     def squared_norm(self) -> Tensor:
         """Squared Euclidean norm of each sample's gradient, `[B]`.
 
         By the Gram matrices of inputs and output gradients where positions are few.
         """
-        positions, outputs = self.b.shape[2:]
-        width = self.a.shape[3]
-        if self._is_materialised or positions * (width + outputs) > width * outputs:
-            return torch.linalg.vector_norm(self._gradient, dim=1).square()
-        if positions == 1:
-            return (self.a.square().sum(-1) * self.b.square().sum(-1)).flatten(1).sum(1)
-        gram_a = self.a @ self.a.transpose(-1, -2)
-        gram_b = self.b @ self.b.transpose(-1, -2)
-        # Rounding can take a vanishing norm below zero.
-        return (gram_a * gram_b).flatten(1).sum(1).clamp(min=0)
+        if uses_gram_matrices(self.shape):
+            return self._norm_by_gram_matrices()
+        norms = self.b.new_zeros(len(self))
+        for tile, values in self._tiles():
+            norms[tile.samples] += torch.linalg.vector_norm(values.flatten(1), dim=1).square()
+        return norms
 
     def materialise(self) -> Tensor:
         """The numbers, `[B, n]`."""
-        return self._gradient
+        shape = self.shape
+        whole = self.b.new_empty(shape.batch, shape.groups, shape.inputs, shape.outputs)
+        for tile, values in self._tiles():
+            whole[tile.samples, :, tile.inputs, tile.outputs] = values
+        return whole.flatten(1)
+
+    def sketch(self, left: Tensor | None, right: Tensor | None) -> Tensor:
+        """Gradients of which both sides are projected before they meet, `[B, d]`.
+
+        Args:
+            left: `[C, k]`, for the channels of each position's inputs; None leaves them.
+            right: `[O, l]`, for the output gradients; None leaves them.
+        """
+        inputs = self.inputs if left is None else self.inputs.project(left)
+        b = self.b if right is None else self.b @ right
+        return replace(self, inputs=inputs, b=b).materialise()
 
     def add(self, other: "Gradient") -> "Gradient":
         """Sum over two uses of the same parameter: a sum over the positions of both."""
-        if (
-            isinstance(other, Factored)
-            and self.layout == other.layout
-            and self.a.shape[1::2] == other.a.shape[1::2]
-        ):
-            a, b = torch.cat((self.a, other.a), 2), torch.cat((self.b, other.b), 2)
-            return Factored(a, b, self.layout)
+        if isinstance(other, Factored) and self.layout == other.layout:
+            one, two = self._whole(), other._whole()
+            if one[0].shape[1::2] == two[0].shape[1::2]:
+                a, b = (torch.cat(sides, 2) for sides in zip(one, two, strict=True))
+                return Factored(Plain(a), b, self.layout)
         return Dense(self.materialise() + _numbers_in(self.layout, other), self.layout)
 
     def grouped(self, size: int) -> "Factored":
         """Sum over consecutive groups of `size` samples: their positions side by side."""
-        if size == 1:
-            return self
-        a, b = (
-            factor.unflatten(0, (-1, size)).transpose(1, 2).flatten(2, 3)
-            for factor in (self.a, self.b)
-        )
-        return Factored(a, b, self.layout)
+        return replace(self, group=self.group * size)
 
-    def slices(self, multiple: int = 1) -> Iterator["Factored"]:
-        """Parts of the batch, in order, small enough to contract.
+    def _whole(self) -> tuple[Tensor, Tensor]:
+        return self._factors(Tile(EVERY, EVERY, EVERY, EVERY))
 
-        Args:
-            multiple: every part has a multiple of this many samples.
-        """
-        numbers = max(self.layout.size // multiple, self.inputs[0].numel())
-        step = max(1, SLICE_BYTES // (numbers * self.b.element_size() * multiple)) * multiple
-        for inputs, b in zip(self.inputs.split(step), self.b.split(step), strict=True):
-            yield Factored(inputs, b, self.layout)
+    def _factors(self, tile: Tile) -> tuple[Tensor, Tensor]:
+        """Inputs `[b, G, P, i]` and output gradients `[b, G, P, o]` of a part."""
+        first, last, _ = tile.samples.indices(len(self))
+        rows = slice(first * self.group, last * self.group)
+        a, b = self.inputs.take(rows, tile.bands), self.b[rows, :, :, tile.outputs]
+        if self.group == 1:
+            return a, b
+        a, b = (x.unflatten(0, (-1, self.group)).transpose(1, 2).flatten(2, 3) for x in (a, b))
+        return a, b
 
-    @property
-    def _is_materialised(self) -> bool:
-        return "_gradient" in self.__dict__
+    def _tiles(self) -> Iterator[tuple[Tile, Tensor]]:
+        """The gradient written out `[b, G, i, o]`, part by part."""
+        shape = self.shape
+        samples, bands, outputs = tile_sizes(shape, self.b.element_size())
+        width = shape.inputs // shape.bands
+        for sample in range(0, shape.batch, samples):
+            for band in range(0, shape.bands, bands):
+                tile = Tile(
+                    slice(sample, sample + samples),
+                    slice(band, band + bands),
+                    slice(band * width, (band + bands) * width),
+                    EVERY,
+                )
+                a, b = self._factors(tile)
+                for output in range(0, shape.outputs, outputs):
+                    part = slice(output, output + outputs)
+                    yield tile._replace(outputs=part), a.transpose(2, 3) @ b[..., part]
 
-    @cached_property
-    def _gradient(self) -> Tensor:
-        return (self.b.transpose(-1, -2) @ self.a).flatten(1)
+    def _contract(self, directions: Tensor) -> Tensor:
+        """`Σ_p ⟨a_pᵀ D_m, b_p⟩`, without the gradient."""
+        shape = self.shape
+        a, b = (side.transpose(0, 1).flatten(1, 2) for side in self._whole())
+        tensor = directions.view(-1, shape.groups, shape.inputs, shape.outputs)
+        products = ((a @ tensor) * b).sum(-1)  # [M, G, B·P]
+        return products.unflatten(2, (shape.batch, -1)).sum((1, 3)).T
+
+    def _norm_by_gram_matrices(self) -> Tensor:
+        norms = self.b.new_empty(len(self))
+        samples, *_ = tile_sizes(self.shape, self.b.element_size())
+        for start in range(0, len(self), samples):
+            part = slice(start, start + samples)
+            a, b = self._factors(Tile(part, EVERY, EVERY, EVERY))
+            if a.shape[2] == 1:
+                products = a.square().sum(-1) * b.square().sum(-1)
+            else:
+                products = (a @ a.transpose(-1, -2)) * (b @ b.transpose(-1, -2))
+            norms[part] = products.flatten(1).sum(1)
+        return norms.clamp(min=0)  # rounding can take a vanishing norm below zero
 
 
 Gradient = Dense | Factored
+
+
+def _inner_products(values: Tensor, directions: Tensor) -> Tensor:
+    """Of gradients `[B, G, I, O]` with directions `[M, G, I, O]`, `[B, M]`; summed in pieces."""
+    batch, groups, inputs, outputs = values.shape
+    rows = 1  # of outputs in a piece, where they lie side by side
+    if directions.stride(2) == outputs:
+        most = range(min(max(1, PIECE // outputs), inputs), 0, -1)
+        rows = next(rows for rows in most if inputs % rows == 0)
+    pieces = groups * inputs // rows
+    left = values.reshape(batch, pieces, rows * outputs).transpose(0, 1)
+    right = directions.reshape(len(directions), pieces, rows * outputs).permute(1, 2, 0)
+    return torch.bmm(left, right).sum(0)
 
 
 def _numbers_in(layout: Layout, gradient: Gradient) -> Tensor:

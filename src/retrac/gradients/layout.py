@@ -13,11 +13,13 @@ class Layout:
 
     Attributes:
         shape: sizes of the axes as they lie in memory.
-        axes: for each axis of the parameter, the axis of `shape` that it is.
+        axes: the axes of `shape` in the order of the parameter's own.
+        parameter: the parameter's shape; neighbouring axes may have become one.
     """
 
     shape: tuple[int, ...]
     axes: tuple[int, ...]
+    parameter: tuple[int, ...]
 
     @staticmethod
     def of(parameter: Tensor) -> "Layout":
@@ -27,7 +29,7 @@ class Layout:
     @staticmethod
     def in_order(shape: Sequence[int]) -> "Layout":
         """The order of the axes of a shape."""
-        return Layout(tuple(shape), tuple(range(len(shape))))
+        return Layout(tuple(shape), tuple(range(len(shape))), tuple(shape))
 
     @property
     def size(self) -> int:
@@ -35,13 +37,15 @@ class Layout:
         return prod(self.shape)
 
     def pack(self, tensors: Tensor) -> Tensor:
-        """`[M, *parameter.shape]` -> `[M, n]`; a view where memory already lies so."""
+        """`[M, *parameter]` -> `[M, n]`; a view where memory already lies so."""
         inverse = [self.axes.index(axis) for axis in range(len(self.axes))]
-        return tensors.permute(0, *(axis + 1 for axis in inverse)).reshape(len(tensors), self.size)
+        split = tensors.reshape(len(tensors), *(self.shape[axis] for axis in self.axes))
+        return split.permute(0, *(axis + 1 for axis in inverse)).reshape(len(tensors), self.size)
 
     def unpack(self, rows: Tensor) -> Tensor:
-        """`[M, n]` -> `[M, *parameter.shape]`, a view."""
-        return rows.view(len(rows), *self.shape).permute(0, *(axis + 1 for axis in self.axes))
+        """`[M, n]` -> `[M, *parameter]`; a view unless axes have to be joined."""
+        split = rows.view(len(rows), *self.shape).permute(0, *(axis + 1 for axis in self.axes))
+        return split.reshape(len(rows), *self.parameter)
 
 
 class Directions:

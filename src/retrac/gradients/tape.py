@@ -21,8 +21,7 @@ from retrac.gradients.coverage import (
 )
 from retrac.gradients.gradient import Gradient
 from retrac.gradients.rules import rule_for
-from retrac.gradients.rules.fallback import by_vmap
-from retrac.gradients.rules.registry import Call
+from retrac.gradients.rules.registry import Call, kept_by
 
 Consumer = Callable[[str, Gradient], None]
 """Receives a parameter's name and the whole of its per-sample gradients."""
@@ -77,7 +76,10 @@ class _Tape:
 
     def __init__(self, model: nn.Module, consume: Consumer) -> None:
         self._names = {p: name for name, p in model.named_parameters() if p.requires_grad}
-        self._layers = {module: name for name, module in model.named_modules() if self._own(module)}
+        self._owned = {module: self._own(module) for module in model.modules()}
+        self._layers = {
+            module: name for name, module in model.named_modules() if self._owned[module]
+        }
         self._consume = consume
         self._recording = False
         self._applying_rule = False
@@ -132,8 +134,8 @@ class _Tape:
                 f"{describe(self._layers[layer], layer)} runs again during backward; switch "
                 "gradient checkpointing off (diffusers: model.disable_gradient_checkpointing())"
             )
-        call = Call(*tree_map(_detached, (args, kwargs)))
-        use = _Use(layer, self._own(layer), call, _versions(call))
+        call = Call(*_detached(args, kwargs))
+        use = _Use(layer, self._owned[layer], call, _versions(call))
         for parameter in use.parameters.values():
             self._constant[parameter] += 1
             parameter.requires_grad_(False)
@@ -150,8 +152,7 @@ class _Tape:
         if not (output.is_floating_point() or output.is_complex()):
             return output
         self._shapes.append((layer, tuple(output.shape)))
-        if rule_for(layer) is by_vmap:
-            use.call = use.call._replace(output=output.detach().clone())
+        use.call = use.call._replace(kept=kept_by(rule_for(layer), output))
         if not output.requires_grad:
             # With its weights constant, a first layer would be cut off from backward.
             output = output.detach().requires_grad_().clone()
@@ -171,16 +172,15 @@ class _Tape:
         return use
 
     def _arrive(self, use: _Use, output_gradient: Tensor) -> None:
-        name = describe(self._layers[use.layer], use.layer)
         if self._recording:
             raise CoverageError(
-                f"a gradient reached {name} during the forward pass; models that differentiate "
-                "inside their forward are not supported"
+                f"a gradient reached {self._describe(use)} during the forward pass; models that "
+                "differentiate inside their forward are not supported"
             )
         if _versions(use.call) != use.versions:
             raise CoverageError(
-                f"the input of {name} was overwritten in place, by the layer or after it; make "
-                "that operation out of place"
+                f"the input of {self._describe(use)} was overwritten in place, by the layer or "
+                "after it; make that operation out of place"
             )
         gradients = self._apply_rule(use, output_gradient.detach())
         use.call = Call((), {})  # frees the inputs
@@ -204,11 +204,14 @@ class _Tape:
         except (RuntimeError, ValueError, IndexError) as error:
             reason = str(error).strip().split("\n")[0]
             raise CoverageError(
-                f"{describe(self._layers[use.layer], use.layer)} cannot be taken apart by sample "
+                f"{self._describe(use)} cannot be taken apart by sample "
                 f"({reason}); freeze its own parameters with requires_grad_(False)"
             ) from error
         finally:
             self._applying_rule = False
+
+    def _describe(self, use: _Use) -> str:
+        return describe(self._layers[use.layer], use.layer)
 
     def _hand_on(self, parameter: nn.Parameter) -> None:
         self._consume(self._names[parameter], self._pending.pop(parameter))
@@ -229,9 +232,13 @@ class _Tape:
         }
 
 
-def _detached(leaf: Any) -> Any:
-    """A tensor without its autograd history, which would keep the graph alive."""
-    return leaf.detach() if isinstance(leaf, Tensor) else leaf
+def _detached(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Arguments without their autograd history, which would keep the graph alive."""
+    if not kwargs and all(isinstance(argument, Tensor) for argument in args):  # most layers
+        return tuple(argument.detach() for argument in args), kwargs
+    return tree_map(
+        lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, (args, kwargs)
+    )
 
 
 def _versions(call: Call) -> list[int]:

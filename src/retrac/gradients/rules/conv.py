@@ -1,9 +1,9 @@
 """Two-dimensional convolutions: a linear layer on the patches under the kernel."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retrac.gradients.gradient import Dense, Factored, Gradient
+from retrac.gradients.inputs import Inputs, Patches, Plain
 from retrac.gradients.layout import Layout
 from retrac.gradients.rules.registry import Call, rule
 
@@ -13,36 +13,39 @@ def conv2d(layer: nn.Conv2d, call: Call, output_gradient: Tensor) -> dict[str, G
     """Any stride, padding, dilation and groups."""
     groups = layer.groups
     batch, outputs, height, width = output_gradient.shape
-    a = patches(layer, call.input, (height, width))
-    b = output_gradient.permute(0, 2, 3, 1).reshape(batch, height * width, groups, -1)
-    kernel = tuple(layer.kernel_size)
-    # Channels last, as the patches lie in memory; the parameter has them second.
-    layout = Layout((outputs, *kernel, layer.in_channels // groups), (0, 3, 1, 2))
-    gradients: dict[str, Gradient] = {"weight": Factored(a, b.transpose(1, 2), layout)}
+    pixels = output_gradient.permute(0, 2, 3, 1).reshape(batch, height * width, outputs)
+    b = pixels.unflatten(2, (groups, -1)).transpose(1, 2)
+    down, right = layer.kernel_size
+    # Channels last, as pixels lie in memory.
+    layout = Layout(
+        (groups, down, right, layer.in_channels // groups, outputs // groups),
+        (0, 4, 3, 1, 2),
+        tuple(layer.weight.shape),
+    )
+    weight = Factored(_inputs(layer, call.input, (height, width)), b, layout)
+    gradients: dict[str, Gradient] = {"weight": weight}
     if layer.bias is not None:
-        gradients["bias"] = Dense(output_gradient.sum((2, 3)), Layout.of(layer.bias))
+        gradients["bias"] = Dense(pixels.sum(1), Layout.of(layer.bias))
     return gradients
 
 
-def patches(layer: nn.Conv2d, images: Tensor, size: tuple[int, int]) -> Tensor:
-    """What the kernel sees at each of its positions, `[B, G, h, w, kh, kw, C/G]`, a view.
-
-    Args:
-        layer: the convolution.
-        images: its input `[B, C, H, W]`.
-        size: height and width of its output.
-    """
-    padding = layer._reversed_padding_repeated_twice
-    if any(padding):
-        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-        images = F.pad(images, padding, mode=mode)
-    pixels = images.permute(0, 2, 3, 1).contiguous()
-    batch, _, _, channels = pixels.shape
-    across = channels // layer.groups
-    sample, row, column, _ = pixels.stride()
-    (down, right), (apart_y, apart_x) = layer.stride, layer.dilation
-    height, width = layer.kernel_size
-    return pixels.as_strided(
-        (batch, layer.groups, *size, height, width, across),
-        (sample, across, row * down, column * right, row * apart_y, column * apart_x, 1),
+def _inputs(layer: nn.Conv2d, images: Tensor, size: tuple[int, int]) -> Inputs:
+    padding = tuple(layer._reversed_padding_repeated_twice)
+    if tuple(layer.kernel_size) == tuple(layer.stride) == (1, 1) and not any(padding):
+        pixels = images.permute(0, 2, 3, 1).flatten(1, 2)
+        return Plain(pixels.unflatten(2, (layer.groups, -1)).transpose(1, 2))
+    return Patches(
+        images,
+        size,
+        _pair(layer.kernel_size),
+        _pair(layer.stride),
+        _pair(layer.dilation),
+        padding,
+        "constant" if layer.padding_mode == "zeros" else layer.padding_mode,
+        layer.groups,
     )
+
+
+def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
+    down, right = sizes
+    return down, right

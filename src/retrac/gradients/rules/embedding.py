@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retrac.gradients.gradient import Factored, Gradient
+from retrac.gradients.inputs import Plain
 from retrac.gradients.layout import Layout
 from retrac.gradients.rules.registry import Call, rule
 
@@ -15,5 +16,5 @@ def embedding(layer: nn.Embedding, call: Call, output_gradient: Tensor) -> dict[
     chosen = F.one_hot(call.input.reshape(batch, 1, -1).long(), layer.num_embeddings)
     if layer.padding_idx is not None:
         chosen[..., layer.padding_idx] = 0
-    a = output_gradient.reshape(batch, 1, -1, layer.embedding_dim)
-    return {"weight": Factored(a, chosen.to(a.dtype), Layout.of(layer.weight))}
+    b = output_gradient.reshape(batch, 1, -1, layer.embedding_dim)
+    return {"weight": Factored(Plain(chosen.to(b.dtype)), b, Layout.of(layer.weight))}

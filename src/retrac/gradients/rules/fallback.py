@@ -8,9 +8,10 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from retrac.gradients.gradient import Dense, Gradient
 from retrac.gradients.layout import Layout
-from retrac.gradients.rules.registry import Call
+from retrac.gradients.rules.registry import Call, keeping
 
 
+@keeping(lambda output: output.detach().clone())
 def by_vmap(layer: nn.Module, call: Call, output_gradient: Tensor) -> dict[str, Gradient]:
     """Differentiate the layer once per sample, all at once.
 
@@ -62,7 +63,7 @@ def by_vmap(layer: nn.Module, call: Call, output_gradient: Tensor) -> dict[str, 
     )
     taken = [leaf for leaf, is_taken in zip(leaves, mapped, strict=True) if is_taken]
     gradients, output = by_sample(own, output_gradient, *taken)
-    if call.output is not None and not _agree(output, call.output):
+    if not _agree(output, call.kept):
         raise ValueError(
             "one sample alone gives another output than in the batch: the layer mixes samples, is "
             "random, or changes with every call"

@@ -14,12 +14,12 @@ class Call(NamedTuple):
     Attributes:
         args: the arguments by position.
         kwargs: the arguments by name.
-        output: a copy of what the layer returned, kept only for layers without a rule.
+        kept: what the rule asked to keep of the forward pass.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    output: Tensor | None = None
+    kept: Any = None
 
     @property
     def input(self) -> Tensor:
@@ -31,7 +31,11 @@ class Call(NamedTuple):
 Rule = Callable[[Any, Call, Tensor], dict[str, Gradient]]
 """`(layer, its call, gradient of its output [B, …]) -> {parameter's own name: its gradient}`."""
 
+Keep = Callable[[Tensor], Any]
+"""What to keep of a layer's output, with its graph, until the gradient arrives."""
+
 _RULES: dict[type[nn.Module], Rule] = {}
+_KEEPS: dict[Rule, Keep] = {}
 
 _COMPUTING = ("forward", "_conv_forward")
 """The methods in which a layer with a rule computes its output."""
@@ -45,6 +49,21 @@ def rule(*types: type[nn.Module]) -> Callable[[Rule], Rule]:
         return function
 
     return register
+
+
+def keeping(keep: Keep) -> Callable[[Rule], Rule]:
+    """Let a rule have more of the forward pass than the layer's inputs, as `call.kept`."""
+
+    def register(function: Rule) -> Rule:
+        _KEEPS[function] = keep
+        return function
+
+    return register
+
+
+def kept_by(function: Rule, output: Tensor) -> Any:
+    """What a rule wants kept of an output."""
+    return _KEEPS[function](output) if function in _KEEPS else None
 
 
 def rule_for(layer: nn.Module) -> Rule:

@@ -76,10 +76,7 @@ class _Tape:
 
     def __init__(self, model: nn.Module, consume: Consumer) -> None:
         self._names = {p: name for name, p in model.named_parameters() if p.requires_grad}
-        self._owned = {module: self._own(module) for module in model.modules()}
-        self._layers = {
-            module: name for name, module in model.named_modules() if self._owned[module]
-        }
+        self._layers = {module: name for name, module in model.named_modules() if self._own(module)}
         self._consume = consume
         self._recording = False
         self._applying_rule = False
@@ -135,7 +132,7 @@ class _Tape:
                 "gradient checkpointing off (diffusers: model.disable_gradient_checkpointing())"
             )
         call = Call(*_detached(args, kwargs))
-        use = _Use(layer, self._owned[layer], call, _versions(call))
+        use = _Use(layer, self._own(layer), call, _versions(call))
         for parameter in use.parameters.values():
             self._constant[parameter] += 1
             parameter.requires_grad_(False)

@@ -13,7 +13,8 @@ from PIL import Image
 from retrac.diffusion.model import build_unet
 from retrac.errors import RetracError
 from retrac.training import loop
-from retrac.training.loop import learning_rate, train
+from retrac.training.loop import train
+from retrac.training.optimiser import learning_rate
 from retrac.training.run import Run
 from tiny import TINY, table, tiny, weights
 

@@ -47,6 +47,10 @@ class Dense:
         """`dot` and `squared_norm`."""
         return self.dot(directions), self.squared_norm()
 
+    def sketch(self, left: Tensor | None, right: Tensor | None = None) -> Tensor:
+        """The numbers multiplied by a matrix `[n, k]`, `[B, k]`; None leaves them."""
+        return self.values if left is None else self.values @ left
+
     def materialise(self) -> Tensor:
         """The numbers, `[B, n]`."""
         return self.values

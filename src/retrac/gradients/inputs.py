@@ -27,6 +27,11 @@ class Inputs(Protocol):
         ...
 
     @property
+    def channels(self) -> int:
+        """Numbers of a position that `project` multiplies: I, or less."""
+        ...
+
+    @property
     def is_copied(self) -> bool:
         """Whether `take` makes a copy."""
         ...
@@ -51,6 +56,11 @@ class Plain:
     values: Tensor
     bands = 1
     is_copied = False
+
+    @property
+    def channels(self) -> int:
+        """I."""
+        return self.values.shape[3]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -89,6 +99,11 @@ class Patches:
     mode: str = "constant"
     groups: int = 1
     is_copied = True
+
+    @property
+    def channels(self) -> int:
+        """C/G."""
+        return self.images.shape[1] // self.groups
 
     @property
     def bands(self) -> int:

@@ -51,12 +51,36 @@ def per_sample_gradients(
     """
     refuse_mixing_layers(model)
     refuse_opaque_layers(model)
-    tape = _Tape(model, consume)
+    tape = _ConstantWeightsTape(model, consume)
     with tape.hooked(), torch.enable_grad():
         losses = tape.record(per_sample_losses)
         losses.sum().backward()
         tape.flush()
     return losses.detach()
+
+
+@contextmanager
+def live_tape(model: nn.Module, consume: Consumer) -> Iterator["LiveTape"]:
+    """Hand per-sample gradients on from somebody else's backward pass, such as a training step.
+
+    Weights keep their own gradients, bit for bit. Within the body, run the forward pass by
+    `tape.record`, then backward, then `tape.flush`.
+
+    A parameter that is used outside its layer is not noticed here: run `per_sample_gradients` once
+    beforehand.
+
+    Args:
+        model: as for `per_sample_gradients`.
+        consume: likewise; gradients are those of whatever is differentiated.
+
+    Raises:
+        CoverageError: as `per_sample_gradients`, but for such use.
+    """
+    refuse_mixing_layers(model)
+    refuse_opaque_layers(model)
+    tape = LiveTape(model, consume)
+    with tape.hooked():
+        yield tape
 
 
 @dataclass
@@ -69,10 +93,8 @@ class _Use:
     versions: list[int]
 
 
-class _Tape:
-    """Within a layer's `forward` its own trainable parameters are constants to autograd, so that
-    their batch gradient is not formed; everywhere else they are not, and a gradient that reaches
-    one comes from a use that no layer's rule accounts for."""
+class LiveTape:
+    """Records what layers see, and hands their gradients on as backward passes them."""
 
     def __init__(self, model: nn.Module, consume: Consumer) -> None:
         self._names = {p: name for name, p in model.named_parameters() if p.requires_grad}
@@ -81,19 +103,14 @@ class _Tape:
         self._recording = False
         self._applying_rule = False
         self._running: list[_Use] = []
-        self._constant: dict[Tensor, int] = dict.fromkeys(self._names, 0)
         self._shapes: list[tuple[nn.Module, tuple[int, ...]]] = []
         self._waiting: dict[Tensor, int] = dict.fromkeys(self._names, 0)
         self._pending: dict[nn.Parameter, Gradient] = {}
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
-        """Hook every trainable parameter and every layer that owns one."""
+        """Hook every layer that owns a trainable parameter."""
         with ExitStack() as stack:
-            for parameter in self._names:
-                stack.callback(parameter.requires_grad_, True)
-                handle = parameter.register_hook(partial(self._refuse_outside_use, parameter))
-                stack.callback(handle.remove)
             for layer in self._layers:
                 # Innermost: other hooks may change what goes in and what comes out.
                 before = layer.register_forward_pre_hook(self._before, with_kwargs=True)
@@ -133,9 +150,7 @@ class _Tape:
             )
         call = Call(*_detached(args, kwargs))
         use = _Use(layer, self._own(layer), call, _versions(call))
-        for parameter in use.parameters.values():
-            self._constant[parameter] += 1
-            parameter.requires_grad_(False)
+        self._enter(use)
         self._running.append(use)
 
     def _after(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -161,12 +176,11 @@ class _Tape:
         output.register_hook(partial(self._arrive, use))
         return output
 
+    def _enter(self, use: _Use) -> None:
+        """What is to be done before a layer's own forward."""
+
     def _leave(self) -> _Use:
-        use = self._running.pop()
-        for parameter in use.parameters.values():
-            self._constant[parameter] -= 1
-            parameter.requires_grad_(self._constant[parameter] == 0)
-        return use
+        return self._running.pop()
 
     def _arrive(self, use: _Use, output_gradient: Tensor) -> None:
         if self._recording:
@@ -194,8 +208,11 @@ class _Tape:
 
     def _apply_rule(self, use: _Use, output_gradient: Tensor) -> dict[str, Gradient]:
         self._applying_rule = True
+        precision = next(iter(use.parameters.values())).dtype
         try:
-            return rule_for(use.layer)(use.layer, use.call, output_gradient)
+            return rule_for(use.layer)(
+                use.layer, _in_precision(precision, use.call), output_gradient.to(precision)
+            )
         except torch.cuda.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, IndexError) as error:
@@ -213,6 +230,46 @@ class _Tape:
     def _hand_on(self, parameter: nn.Parameter) -> None:
         self._consume(self._names[parameter], self._pending.pop(parameter))
 
+    def _own(self, layer: nn.Module) -> dict[str, nn.Parameter]:
+        return {
+            name: parameter
+            for name, parameter in layer._parameters.items()
+            if parameter is not None and parameter in self._names
+        }
+
+
+class _ConstantWeightsTape(LiveTape):
+    """Within a layer's `forward` its own trainable parameters are constants to autograd, so that
+    their batch gradient is not formed; everywhere else they are not, and a gradient that reaches
+    one comes from a use that no layer's rule accounts for."""
+
+    def __init__(self, model: nn.Module, consume: Consumer) -> None:
+        super().__init__(model, consume)
+        self._constant: dict[Tensor, int] = dict.fromkeys(self._names, 0)
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Hook every trainable parameter, too."""
+        with ExitStack() as stack:
+            for parameter in self._names:
+                stack.callback(parameter.requires_grad_, True)
+                handle = parameter.register_hook(partial(self._refuse_outside_use, parameter))
+                stack.callback(handle.remove)
+            stack.enter_context(super().hooked())
+            yield
+
+    def _enter(self, use: _Use) -> None:
+        for parameter in use.parameters.values():
+            self._constant[parameter] += 1
+            parameter.requires_grad_(False)
+
+    def _leave(self) -> _Use:
+        use = super()._leave()
+        for parameter in use.parameters.values():
+            self._constant[parameter] -= 1
+            parameter.requires_grad_(self._constant[parameter] == 0)
+        return use
+
     def _refuse_outside_use(self, parameter: nn.Parameter, gradient: Tensor) -> None:
         owner = next(layer for layer in self._layers if parameter in {*self._own(layer).values()})
         raise CoverageError(
@@ -220,13 +277,6 @@ class _Tape:
             f"{describe(self._layers[owner], owner)}, which owns it, where its per-sample gradient "
             "cannot be seen; call that layer, or freeze the parameter with requires_grad_(False)"
         )
-
-    def _own(self, layer: nn.Module) -> dict[str, nn.Parameter]:
-        return {
-            name: parameter
-            for name, parameter in layer._parameters.items()
-            if parameter is not None and parameter in self._names
-        }
 
 
 def _detached(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -236,6 +286,16 @@ def _detached(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return tree_map(
         lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, (args, kwargs)
     )
+
+
+def _in_precision(precision: torch.dtype, call: Call) -> Call:
+    """A call's arguments in the precision of the weights, from which autocast takes them."""
+
+    def cast(leaf: Any) -> Any:
+        is_other = isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype != precision
+        return leaf.to(precision) if is_other else leaf
+
+    return call._replace(args=tree_map(cast, call.args), kwargs=tree_map(cast, call.kwargs))
 
 
 def _versions(call: Call) -> list[int]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from retrac.diffusion.loss import Objective, fast_memory_format
 from retrac.errors import RetracError
 from retrac.gradients import Directions, Layout, grouped_gradients
-from retrac.influence.method import WEIGHTINGS
+from retrac.gradients.weighting import WEIGHTINGS
 from retrac.influence.plan import Plan
 
 

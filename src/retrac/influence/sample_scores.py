@@ -11,7 +11,7 @@ from retrac.data.dataset import ImageDataset
 from retrac.diffusion.loss import Objective, fast_memory_format
 from retrac.errors import RetracError
 from retrac.gradients import Directions, dots_and_norms
-from retrac.influence.method import WEIGHTINGS
+from retrac.gradients.weighting import WEIGHTINGS
 from retrac.influence.replay import Replay
 from retrac.training.inputs import training_inputs
 from retrac.training.ledger import Ledger

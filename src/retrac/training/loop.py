@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from accelerate.state import AcceleratorState
 from diffusers import UNet2DModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor
-from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from retrac.data.dataset import ImageDataset
 from retrac.data.open import open_dataset
@@ -22,11 +20,20 @@ from retrac.diffusion.schedule import make_scheduler
 from retrac.errors import RetracError
 from retrac.files import remove
 from retrac.progress import progress
-from retrac.training.config import OptimizerConfig, TrainConfig
+from retrac.training.config import TrainConfig
+from retrac.training.index import Index
 from retrac.training.inputs import training_inputs
 from retrac.training.ledger import Ledger
+from retrac.training.optimiser import learning_rate, make_optimizer
+from retrac.training.recording import (
+    RECORDED,
+    NoRecording,
+    Recorder,
+    Recording,
+    begin_recording,
+)
 from retrac.training.resume import begin, latest_state
-from retrac.training.run import CHECKPOINTS, Run
+from retrac.training.run import CHECKPOINTS, Run, checkpoints_in
 from retrac.training.signals import Interrupted, stop_requests
 from retrac.training.snapshot import write_snapshot
 from retrac.training.state import Point, load_state, make_ema, save_state
@@ -36,12 +43,14 @@ STATE_SECONDS = 60.0
 """How much training a `kill -9` can lose; the result does not depend on it."""
 
 
-def train(config: TrainConfig, output: str | Path) -> Run:
+def train(config: TrainConfig, output: str | Path, record: int | None = None) -> Run:
     """Train, or go on with a training that was stopped; the weights are the same either way.
 
     Args:
         config: everything that decides the weights.
         output: the run folder.
+        record: record every visit's gradient in about so many numbers a sample; see
+            `training/recording.py`.
 
     Raises:
         RetracError: `output` holds another run, the configuration does not fit the dataset, a loss
@@ -61,7 +70,15 @@ def train(config: TrainConfig, output: str | Path) -> Run:
         parameters = sum(p.numel() for p in model.parameters())
         begin(output, config, dataset, ledger, parameters)
     accelerator.wait_for_everyone()
-    _Training(config, output, accelerator, dataset, ledger, model).run()
+    recording: Recording = NoRecording()
+    if record is not None:
+        if accelerator.is_main_process:
+            begin_recording(output, config, record, model, dataset, ledger, accelerator.device)
+        accelerator.wait_for_everyone()
+        recording = Recorder(Index.open(output / RECORDED), model, ledger, accelerator)
+    elif (output / RECORDED).exists():
+        raise RetracError(f"{output} is being recorded: give --record to go on with it")
+    _Training(config, output, accelerator, dataset, ledger, model, recording).run()
     accelerator.wait_for_everyone()
     return Run.open(output)
 
@@ -75,8 +92,10 @@ class _Training:
         dataset: ImageDataset,
         ledger: Ledger,
         model: UNet2DModel,
+        recording: Recording,
     ) -> None:
         self.config = config
+        self.recording = recording
         self.output = output
         self.accelerator = accelerator
         self.dataset = dataset
@@ -133,12 +152,17 @@ class _Training:
         mine = np.array_split(batch, processes)[self.accelerator.process_index]
         # A process without samples still takes part in the exchange of gradients.
         indices = mine if len(mine) else batch[:1]
-        losses = self._losses(epoch, indices)
-        if not len(mine):
-            losses = losses * 0
-        self._refuse_non_finite(losses, indices, step, epoch)
         # Processes' gradients are averaged: weight each so that the result is the batch's mean.
-        self.accelerator.backward(losses.sum() * (processes / len(batch)))
+        factor = processes / len(batch)
+        with self.recording.watch() as tape:
+            losses = tape.record(lambda: self._losses(epoch, indices))
+            if not len(mine):
+                losses = losses * 0
+            self._refuse_non_finite(losses, indices, step, epoch)
+            self.accelerator.backward(losses.sum() * factor)
+            tape.flush()
+        if self.accelerator.scaler is not None:
+            factor *= self.accelerator.scaler.get_scale()
         if self.config.optimisation.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(
                 self.model.parameters(), self.config.optimisation.max_grad_norm
@@ -146,6 +170,7 @@ class _Training:
         self.stepper.step()
         if self.stepper.step_was_skipped:  # by the gradient scaler of fp16
             rate = 0.0
+        self.recording.visit(epoch, batch, rate, factor)
         self.stepper.zero_grad()
         if self.ema is not None:
             self.ema.step(self.network.parameters())
@@ -187,6 +212,8 @@ class _Training:
     def _save_checkpoint(self, epoch: int, done: int) -> None:
         if not self.is_main:
             return
+        # Before the checkpoint, without which the training will come by here again.
+        self.recording.end_interval(self._interval_start(epoch), epoch)
         if not all(torch.isfinite(parameter).all() for parameter in self.network.parameters()):
             raise RetracError(
                 f"the weights are not finite after epoch {epoch}: lower --learning-rate, or set "
@@ -201,19 +228,23 @@ class _Training:
             self.ema,
             self.steps,
         )
-        self._save(self.output / CHECKPOINTS / f"epoch-{epoch:04d}", done)
+        self._save(self.output / CHECKPOINTS / f"epoch-{epoch:04d}", done, NoRecording())
         remove(self.output / "state")
+
+    def _interval_start(self, epoch: int) -> int:
+        earlier = [point.epoch for point in checkpoints_in(self.output) if point.epoch < epoch]
+        return max(earlier, default=0)
 
     def _save_state(self, done: int) -> None:
         if not self.is_main:
             return
         folder = self.output / "state" / f"step-{done:08d}"
         earlier = [other for other in folder.parent.glob("step-*") if other != folder]
-        self._save(folder, done)
+        self._save(folder, done, self.recording)
         for other in earlier:
             remove(other)
 
-    def _save(self, folder: Path, done: int) -> None:
+    def _save(self, folder: Path, done: int, recording: Recording) -> None:
         # The steps first: they may tell of more than the weights hold, never of less.
         write_steps(self.output, self.steps)
         scaler = self.accelerator.scaler
@@ -223,7 +254,15 @@ class _Training:
             learning_rate=self.steps[-1].learning_rate,
             scaler=scaler.state_dict() if scaler is not None else {},
         )
-        save_state(folder, point, self.network, self.scheduler, self.optimizer, self.ema)
+        save_state(
+            folder,
+            point,
+            self.network,
+            self.scheduler,
+            self.optimizer,
+            self.ema,
+            recording.save,
+        )
 
     def _resume(self) -> int:
         folder = latest_state(self.output)
@@ -235,6 +274,8 @@ class _Training:
             raise RetracError(
                 f"{error}; delete {folder} to go on from what was saved before it"
             ) from error
+        if folder.parent.name != CHECKPOINTS:
+            self.recording.load(folder)
         if point.scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(point.scaler)
         self.steps = [row for row in read_steps(self.output) if row.step < point.step]
@@ -244,25 +285,6 @@ class _Training:
                 f"{point.step}; the run is damaged: train into another --output"
             )
         return point.step
-
-
-def learning_rate(config: OptimizerConfig, step: int) -> float:
-    """The learning rate of a step: a linear warm-up, then constant."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    return config.learning_rate
-
-
-def make_optimizer(config: OptimizerConfig, model: UNet2DModel) -> Optimizer:
-    """Build the optimiser over all trainable parameters."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    rate, decay = config.learning_rate, config.weight_decay
-    makers: dict[str, Callable[[], Optimizer]] = {
-        "adam": lambda: Adam(trainable, lr=rate, weight_decay=decay),
-        "adamw": lambda: AdamW(trainable, lr=rate, weight_decay=decay),
-        "sgd": lambda: SGD(trainable, lr=rate, weight_decay=decay, momentum=config.momentum),
-    }
-    return makers[config.optimizer]()
 
 
 def _first_weights(config: TrainConfig, shape: tuple[int, int, int]) -> UNet2DModel:

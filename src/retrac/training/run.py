@@ -131,13 +131,10 @@ class Run:
         Raises:
             RetracError: there is none yet.
         """
-        folders = whole_states(self.path / CHECKPOINTS)
-        if not folders:
+        found = checkpoints_in(self.path)
+        if not found:
             raise RetracError(f"{self.path} has no whole checkpoint yet; let `retrac train` finish")
-        return sorted(
-            (Checkpoint(read_point(folder).epoch, folder) for folder in folders),
-            key=lambda checkpoint: checkpoint.epoch,
-        )
+        return found
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -191,6 +188,15 @@ class Run:
             "schedule": f"{config.objective.schedule}, {config.objective.timesteps} timesteps",
             "seed": config.seed,
         }
+
+
+def checkpoints_in(path: Path) -> list[Checkpoint]:
+    """All whole checkpoints in a run folder, by epoch."""
+    folders = whole_states(path / CHECKPOINTS)
+    return sorted(
+        (Checkpoint(read_point(folder).epoch, folder) for folder in folders),
+        key=lambda checkpoint: checkpoint.epoch,
+    )
 
 
 def choose_checkpoints(run: Run, epochs: Sequence[int]) -> list[Checkpoint]:

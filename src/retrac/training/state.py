@@ -5,6 +5,7 @@ safetensors`), its scheduler (`scheduler_config.json`), the moving average in `e
 in `optimizer.safetensors`, and `state.json`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,15 @@ def save_state(
     scheduler: SchedulerMixin,
     optimizer: Optimizer,
     ema: EMAModel | None,
+    add: Callable[[Path], None] = lambda folder: None,
 ) -> None:
     """Write the folder, whole or not at all.
+
+    Args:
+        folder: where to.
+        point: where training stands.
+        model, scheduler, optimizer, ema: what it stands with.
+        add: writes what else belongs to it into the folder.
 
     Raises:
         RetracError: no space left.
@@ -58,6 +66,7 @@ def save_state(
             model.save_pretrained(temporary / "ema", safe_serialization=True)
             ema.restore(parameters)
         save_file(optimizer_tensors(optimizer), temporary / OPTIMIZER)
+        add(temporary)
         write_json(
             temporary / STATE,
             {

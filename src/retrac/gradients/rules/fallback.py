@@ -63,7 +63,7 @@ def by_vmap(layer: nn.Module, call: Call, output_gradient: Tensor) -> dict[str, 
     )
     taken = [leaf for leaf, is_taken in zip(leaves, mapped, strict=True) if is_taken]
     gradients, output = by_sample(own, output_gradient, *taken)
-    if not _agree(output, call.kept):
+    if not _agree(output.to(call.kept.dtype), call.kept):
         raise ValueError(
             "one sample alone gives another output than in the batch: the layer mixes samples, is "
             "random, or changes with every call"

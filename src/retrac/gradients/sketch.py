@@ -1,0 +1,220 @@
+"""Sketches: every gradient as few numbers, such that inner products are kept on average.
+
+Both sides of a factored gradient are projected before they meet, so that the gradient is never
+formed: `Σ_p (L ᵀa_p) (Rᵀ b_p)ᵀ`. With orthonormal columns, scaled so that `E[L Lᵀ] = 1`, the sketch
+of an inner product is unbiased; its variance in a layer falls with the numbers given to that layer
+and rises with the squared norm that is there. So numbers are given out in proportion to the layers'
+shares of the squared norm, and a layer that needs no more than it has is kept as it is.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from retrac.gradients.coverage import CoverageError
+from retrac.gradients.gradient import Factored, Gradient
+from retrac.gradients.tape import per_sample_gradients
+
+Sizes = Mapping[str, tuple[int, int]]
+"""For each parameter's name, the channels of its inputs and outputs that a sketch keeps."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What a parameter's gradient has to be projected.
+
+    Attributes:
+        copies: parts that are projected alike: positions of the kernel, groups of channels.
+        inputs: channels of the input, in each of them; for a dense gradient its numbers.
+        outputs: likewise of the output; for a dense gradient 1.
+        share: of the squared norm, in [0, 1].
+    """
+
+    copies: int
+    inputs: int
+    outputs: int
+    share: float
+
+    @property
+    def numbers(self) -> int:
+        """How many the gradient has."""
+        return self.copies * self.inputs * self.outputs
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """Random projections of all parameters' gradients; a pure function of seed and sizes.
+
+    Attributes:
+        seed: of the run; each side's stream follows from it and the parameter's name.
+        sizes: in the order in which sketches lie side by side.
+    """
+
+    seed: int
+    sizes: Sizes
+    _matrices: dict[tuple[str, int, int, torch.device, torch.dtype], Tensor] = field(
+        default_factory=dict, repr=False
+    )
+
+    def __call__(self, name: str, gradient: Gradient) -> Tensor:
+        """The sketch of one parameter's gradients, `[B, d]`.
+
+        Raises:
+            CoverageError: a parameter that had no gradient when sizes were given out.
+        """
+        if name not in self.sizes:
+            raise CoverageError(f"parameter {name!r} was not used when the sketch was laid out")
+        inputs, outputs = self.sizes[name]
+        like = gradient.b if isinstance(gradient, Factored) else gradient.values
+        across, over = _channels(gradient)
+        return gradient.sketch(
+            self._side(f"{name} inputs", across, inputs, like),
+            self._side(f"{name} outputs", over, outputs, like),
+        )
+
+    def _side(self, name: str, channels: int, kept: int, like: Tensor) -> Tensor | None:
+        if kept >= channels:
+            return None
+        key = (name, channels, kept, like.device, like.dtype)
+        if key not in self._matrices:
+            self._matrices[key] = _orthonormal(self.seed, name, channels, kept).to(like)
+        return self._matrices[key]
+
+
+def sketches(
+    model: nn.Module, per_sample_losses: Callable[[], Tensor], projection: Projection
+) -> Tensor:
+    """Sketches of every sample's gradient, `[B, d]`, in one forward and one backward pass.
+
+    Their inner products and norms estimate those of the gradients.
+
+    Args:
+        model: as for `dots_and_norms`.
+        per_sample_losses: runs the forward pass and returns the B losses.
+        projection: of the model's trainable parameters.
+
+    Raises:
+        CoverageError: some parameter's gradient would be incomplete, or the projection does not
+            know it; it is named.
+    """
+    collected = Collected(projection)
+    per_sample_gradients(model, per_sample_losses, collected)
+    return collected.rows()
+
+
+class Collected:
+    """Takes gradients as they come, and gives their sketches side by side."""
+
+    def __init__(self, projection: Projection) -> None:
+        self._projection = projection
+        self._found: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, gradient: Gradient) -> None:
+        """Sketch one parameter's gradients."""
+        self._found[name] = self._projection(name, gradient)
+
+    def rows(self) -> Tensor:
+        """All sketches `[B, d]`, in the order of the projection's sizes; empties the collection.
+
+        Raises:
+            CoverageError: some parameter was not used by the forward pass.
+        """
+        for name in self._projection.sizes:
+            if name not in self._found:
+                raise CoverageError(
+                    f"parameter {name!r} was used when the sketch was laid out, and is not now"
+                )
+        rows = torch.cat([self._found[name] for name in self._projection.sizes], 1)
+        self._found.clear()
+        return rows
+
+
+def measure_sides(model: nn.Module, per_sample_losses: Callable[[], Tensor]) -> dict[str, Sides]:
+    """Where a model's gradients are, seen on a few samples.
+
+    A parameter's share is the mean of its share in each sample's squared norm and of its share in
+    the sum of them: what counts for normalised gradients, and for gradients as they are.
+
+    Args:
+        model: as for `dots_and_norms`.
+        per_sample_losses: runs the forward pass on these samples.
+    """
+    norms: dict[str, Tensor] = {}
+    geometry: dict[str, tuple[int, int, int]] = {}
+
+    def consume(name: str, gradient: Gradient) -> None:
+        norms[name] = gradient.squared_norm().double()
+        inputs, outputs = _channels(gradient)
+        geometry[name] = (gradient.layout.size // (inputs * outputs), inputs, outputs)
+
+    per_sample_gradients(model, per_sample_losses, consume)
+    total = torch.stack(list(norms.values())).sum(0)
+    tiny = torch.finfo(total.dtype).tiny
+    names = [name for name, parameter in model.named_parameters() if name in norms]
+    return {
+        name: Sides(
+            *geometry[name],
+            share=float(
+                0.5 * (norms[name] / total.clamp(min=tiny)).mean()
+                + 0.5 * norms[name].sum() / total.sum().clamp(min=tiny)
+            ),
+        )
+        for name in names
+    }
+
+
+def allocate(sides: Mapping[str, Sides], size: int) -> dict[str, tuple[int, int]]:
+    """Give about `size` numbers to the parameters, by their shares of the squared norm.
+
+    Args:
+        sides: of all parameters.
+        size: numbers of a whole sketch; at least one per parameter is kept in any case.
+    """
+    given: dict[str, float] = {}
+    left, open_names = float(size), set(sides)
+    while open_names:  # what has enough is kept whole, and leaves the rest to the others
+        shares = sum(sides[name].share for name in open_names) or 1.0
+        rate = left / shares
+        whole = {name for name in open_names if rate * sides[name].share >= sides[name].numbers}
+        if not whole:
+            given |= {name: rate * sides[name].share for name in open_names}
+            break
+        given |= {name: float(sides[name].numbers) for name in whole}
+        left -= sum(sides[name].numbers for name in whole)
+        open_names -= whole
+    return {name: _split(sides[name], given[name]) for name in sides}
+
+
+def sketch_size(sides: Mapping[str, Sides], sizes: Sizes) -> int:
+    """Numbers of a whole sketch, d."""
+    return sum(sides[name].copies * sizes[name][0] * sizes[name][1] for name in sizes)
+
+
+def _split(sides: Sides, numbers: float) -> tuple[int, int]:
+    """About as many numbers as given, spread over both sides."""
+    if numbers >= sides.numbers:
+        return sides.inputs, sides.outputs
+    across = max(1.0, numbers / sides.copies)
+    inputs = min(sides.inputs, max(1, round(math.sqrt(across))))
+    outputs = min(sides.outputs, max(1, round(across / inputs)))
+    return min(sides.inputs, max(1, round(across / outputs))), outputs
+
+
+def _channels(gradient: Gradient) -> tuple[int, int]:
+    if isinstance(gradient, Factored):
+        return gradient.inputs.channels, gradient.b.shape[3]
+    return gradient.layout.size, 1
+
+
+def _orthonormal(seed: int, name: str, channels: int, kept: int) -> Tensor:
+    """`[C, k]` with orthonormal columns, scaled so that its square is 1 on average; float32."""
+    told = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    stream = torch.Generator().manual_seed(int.from_bytes(told[:8], "little") >> 1)
+    drawn = torch.randn(channels, kept, generator=stream, dtype=torch.float64)
+    basis, triangle = torch.linalg.qr(drawn)
+    signs = torch.where(triangle.diagonal() < 0, -1.0, 1.0)  # uniform over all bases
+    return (basis * signs * math.sqrt(channels / kept)).float()

@@ -1,0 +1,296 @@
+"""Recording while training: every visit's gradient, sketched at the very weights it met.
+
+The recorder looks on: it attaches the tape to the live step and changes no weight by a single bit.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import UNet2DModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from retrac.data.dataset import ImageDataset
+from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.errors import RetracError
+from retrac.gradients.sketch import Collected, Sides, allocate, measure_sides, sketch_size
+from retrac.gradients.tape import live_tape
+from retrac.gradients.weighting import WEIGHTINGS
+from retrac.training.config import TrainConfig
+from retrac.training.index import CONFIG, Index, IndexedCheckpoint, Rows
+from retrac.training.inputs import training_inputs
+from retrac.training.ledger import Ledger
+from retrac.training.optimiser import learning_rate, make_optimizer
+from retrac.training.resume import latest_state
+from retrac.training.state import read_tensors
+
+RECORDED = "recorded"
+"""Folder of a run's recording."""
+LOOK_AHEAD = 100
+"""Steps that a copy of the network takes, to see where gradients will be: before the first step
+most layers have none, since networks begin with zeros in their last convolutions."""
+PILOT = 64
+"""Samples at which it is measured then."""
+CHUNK = 512
+TENSORS = "recording.safetensors"
+
+
+class Forward(Protocol):
+    """Runs forward passes under watch."""
+
+    def record(self, per_sample_losses: Any) -> Tensor:
+        """Run one."""
+        ...
+
+    def flush(self) -> None:
+        """End the backward pass that followed it."""
+        ...
+
+
+class Recording(Protocol):
+    """What the training loop tells its recorder."""
+
+    def watch(self) -> AbstractContextManager[Forward]:
+        """Attach to a step."""
+        ...
+
+    def visit(self, epoch: int, batch: np.ndarray, rate: float, factor: float) -> None:
+        """Take over the step that was watched.
+
+        Args:
+            epoch: from 0.
+            batch: indices of the samples, of all processes.
+            rate: learning rate; 0 where the optimiser skipped the step.
+            factor: by which a sample's loss was multiplied before it was differentiated.
+        """
+        ...
+
+    def end_interval(self, first: int, epoch: int) -> None:
+        """A checkpoint after `epoch` epochs stands for those from `first` on."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Add what is not in the index yet to a rolling state."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Take it up again."""
+        ...
+
+
+class _Unwatched:
+    def record(self, per_sample_losses: Any) -> Tensor:
+        losses: Tensor = per_sample_losses()
+        return losses
+
+    def flush(self) -> None:
+        pass
+
+
+class NoRecording:
+    """Looks away."""
+
+    def watch(self) -> AbstractContextManager[Forward]:
+        """Attach to nothing."""
+        return nullcontext(_Unwatched())
+
+    def visit(self, epoch: int, batch: np.ndarray, rate: float, factor: float) -> None:
+        """Take nothing over."""
+
+    def end_interval(self, first: int, epoch: int) -> None:
+        """Write nothing."""
+
+    def save(self, folder: Path) -> None:
+        """Add nothing."""
+
+    def load(self, folder: Path) -> None:
+        """Take nothing up."""
+
+
+class Recorder:
+    """Sums up sketches by sample until a checkpoint comes.
+
+    Args:
+        index: where they go then.
+        network: the network that is trained.
+        ledger: of the run.
+        accelerator: of the loop.
+    """
+
+    def __init__(
+        self, index: Index, network: nn.Module, ledger: Ledger, accelerator: Accelerator
+    ) -> None:
+        self._index = index
+        self._network = network
+        self._ledger = ledger
+        self._accelerator = accelerator
+        self._collected = Collected(index.projection)
+        self._methods = [WEIGHTINGS[method] for method in index.methods]
+        shape = (len(self._methods), ledger.size, int(index.config["size"]))
+        self._sums = torch.zeros(shape)
+        self._norms: dict[int, Tensor] = {}
+
+    @contextmanager
+    def watch(self) -> Iterator[Forward]:
+        """Attach the tape to a step."""
+        with live_tape(self._network, self._collected) as tape:
+            yield tape
+
+    def visit(self, epoch: int, batch: np.ndarray, rate: float, factor: float) -> None:
+        """Add a step's sketches to their samples.
+
+        Raises:
+            RetracError: one of them is not finite.
+        """
+        rows = self._gathered(self._collected.rows(), batch)
+        if not self._accelerator.is_main_process or rate == 0:
+            return
+        rows = rows / factor
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        if not torch.isfinite(norms).all():
+            raise RetracError(
+                f"a gradient is not finite in epoch {epoch + 1}: lower --learning-rate, or set "
+                "--max-grad-norm; earlier checkpoints are kept"
+            )
+        counted = torch.stack([weighting(norms) for weighting in self._methods]) * rate / len(batch)
+        where = torch.from_numpy(batch)
+        self._sums[:, where] += (counted[..., None] * rows).cpu()
+        by_epoch = self._norms.setdefault(epoch, torch.full((self._ledger.size,), torch.nan))
+        by_epoch[where] = norms.cpu()
+
+    def end_interval(self, first: int, epoch: int) -> None:
+        """Write the sums to the index, and begin anew."""
+        if not self._accelerator.is_main_process:
+            return
+        epochs = range(first, epoch)
+        missing = torch.full((self._ledger.size,), torch.nan)
+        norms = torch.stack([self._norms.get(number, missing) for number in epochs], 1)
+        timesteps = np.stack([self._timesteps(number) for number in epochs], 1)
+        methods, samples, size = self._sums.shape
+        part = IndexedCheckpoint.create(
+            self._index.checkpoint(epoch).path, methods, samples, size, len(epochs), CHUNK
+        )
+        for chunk in part.chunks:
+            rows = Rows(self._sums[:, chunk].numpy(), norms[chunk].numpy(), timesteps[chunk])
+            part.write(chunk, rows)
+        self._sums.zero_()
+        self._norms.clear()
+
+    def save(self, folder: Path) -> None:
+        """Add sums and norms to a rolling state."""
+        norms = {f"norms {epoch}": values for epoch, values in self._norms.items()}
+        save_file({"sums": self._sums, **norms}, folder / TENSORS)
+
+    def load(self, folder: Path) -> None:
+        """Take up sums and norms from a rolling state.
+
+        Raises:
+            RetracError: they are absent or damaged.
+        """
+        tensors = read_tensors(folder / TENSORS)
+        self._sums = tensors.pop("sums")
+        self._norms = {int(name.split()[1]): values for name, values in tensors.items()}
+
+    def _timesteps(self, epoch: int) -> np.ndarray:
+        return self._ledger.events(epoch, range(self._ledger.size), (1,)).timesteps.numpy()
+
+    def _gathered(self, rows: Tensor, batch: np.ndarray) -> Tensor:
+        """All processes' rows, in the order of the batch."""
+        shares = [len(part) for part in np.array_split(batch, self._accelerator.num_processes)]
+        if len(shares) == 1:
+            return rows
+        padded = torch.zeros(max(shares), rows.shape[1], device=rows.device)
+        mine = shares[self._accelerator.process_index]
+        padded[:mine] = rows[:mine]
+        together = self._accelerator.gather(padded).split(max(shares))
+        return torch.cat([part[:share] for part, share in zip(together, shares, strict=True)])
+
+
+def begin_recording(
+    output: Path,
+    config: TrainConfig,
+    size: int,
+    network: UNet2DModel,
+    dataset: ImageDataset,
+    ledger: Ledger,
+    device: torch.device,
+) -> Index:
+    """Begin a run's recording, or go on with it.
+
+    Args:
+        output: the run folder.
+        config: of the training.
+        size: about how many numbers a sketch has.
+        network: with its first weights; not changed.
+        dataset: the training set.
+        ledger: of the run.
+        device: where to look ahead.
+
+    Raises:
+        RetracError: the run has a recording of other settings, or was begun without.
+    """
+    path = output / RECORDED
+    settings = {
+        "kind": "recorded",
+        "trained": dataset.fingerprint[:16],
+        "methods": list(WEIGHTINGS),
+        "replay": "all",
+        "parameters": ".*",
+        "seed": config.seed,
+        "asked": size,
+    }
+    if (path / CONFIG).is_file():
+        return Index.begin(path, settings)
+    if latest_state(output) is not None:
+        raise RetracError(
+            f"{output} was begun without --record: what was not recorded from the start cannot be "
+            "made up for; train into another --output, or use `retrac index`"
+        )
+    sides = _sides_after_look_ahead(config, network, dataset, ledger, device)
+    sizes = allocate(sides, size)
+    kept = {name: list(sizes[name]) for name in sizes}
+    return Index.begin(path, {**settings, "size": sketch_size(sides, sizes), "sizes": kept})
+
+
+def _sides_after_look_ahead(
+    config: TrainConfig,
+    network: UNet2DModel,
+    dataset: ImageDataset,
+    ledger: Ledger,
+    device: torch.device,
+) -> dict[str, Sides]:
+    ahead = copy.deepcopy(network).to(device)
+    objective, optimisation = Objective.of(config.objective), config.optimisation
+    optimizer = make_optimizer(optimisation, ahead)
+
+    def losses(indices: np.ndarray) -> Tensor:
+        images, timesteps, noise = training_inputs(dataset, ledger, 0, indices, config.flip)
+        return objective.losses(
+            ahead,
+            fast_memory_format(images.to(device)),
+            timesteps.to(device),
+            fast_memory_format(noise.to(device)),
+        )
+
+    batches = ledger.batches(0, config.batch_size)
+    for step in range(LOOK_AHEAD):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(optimisation, step)
+        losses(batches[step % len(batches)]).mean().backward()
+        if optimisation.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(ahead.parameters(), optimisation.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+    pilot = np.unique(np.linspace(0, ledger.size - 1, min(PILOT, ledger.size)).astype(int))
+    sides = measure_sides(ahead, lambda: losses(pilot))
+    if all(math.isfinite(side.share) for side in sides.values()):
+        return sides
+    return {name: replace(side, share=1 / len(sides)) for name, side in sides.items()}

@@ -64,7 +64,13 @@ def main(settings: Settings) -> None:
     }
     _print(found, settings.k)
     if settings.output is not None:
-        told = {**asdict(config), "k": settings.k, "queries": queries.tolist(), "run": run.facts}
+        told = {
+            **asdict(config),
+            "plan": config.plan.settings,
+            "k": settings.k,
+            "queries": queries.tolist(),
+            "run": run.facts,
+        }
         write_json(settings.output, {"methods": found, "settings": told})
 
 

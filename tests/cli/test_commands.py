@@ -129,6 +129,18 @@ def test_attribute_does_what_its_options_say(
     assert retrac(*command).code == 0  # what is there is opened
 
 
+def test_a_named_plan_is_recorded_by_its_numbers(
+    retrac: Command, own_run: Path, tmp_path: Path
+) -> None:
+    command = ("attribute", own_run, "--queries", "train:1", "--output", tmp_path / "result")
+    told = retrac(*command, "--plan", "published", *SMALL)
+    assert told.code == 0, told.err
+    config = Attribution.open(tmp_path / "result").config
+    assert (config["plan_timesteps"], config["plan_noises"]) == (2, 2)
+    assert (config["plan_spacing"], config["plan_noise"]) == ("ends", "independent")
+    assert retrac(*command, "--plan", "fast").code == 2  # other draws, the same place
+
+
 def test_outliers(retrac: Command, own_run: Path) -> None:
     told = retrac("outliers", own_run, "--method", "tracin", "--samples", 4, "--top", 3, *SMALL)
     assert told.code == 0, told.err

@@ -31,7 +31,7 @@ class Outliers:
     output: Path | None = None
     """Folder of the result. Default: RUN/outliers."""
     plan: tyro.conf.OmitArgPrefixes[PlanConfig] = field(
-        default_factory=lambda: PlanConfig(plan_timesteps=10, plan_noises=2)
+        default_factory=lambda: PlanConfig(plan="fast")
     )
     compute: tyro.conf.OmitArgPrefixes[ComputeConfig] = field(default_factory=ComputeConfig)
 

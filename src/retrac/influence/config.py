@@ -11,6 +11,9 @@ METHODS = {
     "retrac": "Diffusion-ReTrac: each timestep's and each event's gradient normalised",
 }
 
+PLANS = {"fast": (10, 2), "default": (20, 8), "published": (100, 16)}
+"""Timesteps, and noises at each; docs/performance.md says how they were chosen."""
+
 UNITS = {"KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 
 
@@ -18,18 +21,49 @@ UNITS = {"KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 class PlanConfig:
     """The draws at which a query's gradient is computed."""
 
-    plan_timesteps: int = 20
-    """Timesteps T' of the query plan, evenly spaced; published: 100."""
-    plan_noises: int = 4
-    """Noises m per timestep; published: 16."""
+    plan: Literal["fast", "default", "published"] = field(default="default", kw_only=True)
+    """fast: 10 timesteps, 2 noises at each; default: 20 and 8; published: 100 and 16. The noises
+    of fast and default come in pairs of opposite sign."""
+    plan_timesteps: int | None = None
+    """Timesteps T', evenly spaced. Default: the plan's."""
+    plan_noises: int | None = None
+    """Noises m per timestep. Default: the plan's."""
     plan_seed: int = 0
     """Seed of the plan's noises."""
 
     def __post_init__(self) -> None:
-        if self.plan_timesteps < 1 or self.plan_noises < 1:
+        if self.plan not in PLANS:
+            raise unknown("plan", self.plan, PLANS)
+        if self.timesteps < 1 or self.noises < 1:
             raise RetracError("--plan-timesteps and --plan-noises must be at least 1")
         if self.plan_seed < 0:
             raise RetracError(f"--plan-seed must be at least 0, not {self.plan_seed}")
+
+    @property
+    def timesteps(self) -> int:
+        """T'."""
+        return PLANS[self.plan][0] if self.plan_timesteps is None else self.plan_timesteps
+
+    @property
+    def noises(self) -> int:
+        """The m noises per timestep."""
+        return PLANS[self.plan][1] if self.plan_noises is None else self.plan_noises
+
+    @property
+    def published(self) -> bool:
+        """Whether timesteps and noises are placed as in the published code."""
+        return self.plan == "published"
+
+    @property
+    def settings(self) -> dict[str, int | str]:
+        """What decides the draws, as JSON values."""
+        return {
+            "plan_timesteps": self.timesteps,
+            "plan_spacing": "ends" if self.published else "middles",
+            "plan_noises": self.noises,
+            "plan_noise": "independent" if self.published else "pairs",
+            "plan_seed": self.plan_seed,
+        }
 
 
 @dataclass(frozen=True)
@@ -63,6 +97,13 @@ class AttributeConfig:
     Default: all of them."""
     plan: PlanConfig = field(default_factory=PlanConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    index: bool = False
+    """Answer from the index that `retrac index` made, by the gradients of the queries alone; its
+    checkpoints, replay and parameters count."""
+    recorded: bool = False
+    """Answer from what `retrac train --record` recorded."""
+    exact_top: int = 0
+    """With --index, score so many best candidates of each query and method exactly."""
 
     def __post_init__(self) -> None:
         try:
@@ -71,6 +112,15 @@ class AttributeConfig:
             raise RetracError(
                 f"--parameters {self.parameters!r} is not a regular expression: {error}"
             ) from None
+        if self.index and self.recorded:
+            raise RetracError("give either --index or --recorded")
+        if self.exact_top < 0:
+            raise RetracError(f"--exact-top must be at least 0, not {self.exact_top}")
+        if self.exact_top and not self.index:
+            raise RetracError(
+                "--exact-top goes with --index: scores without it are exact, and what was recorded "
+                "while training met other weights than those of the checkpoints"
+            )
         if not self.methods:
             raise RetracError(f"--methods is empty: give some of {', '.join(METHODS)}")
         for method in self.methods:
@@ -84,6 +134,27 @@ class AttributeConfig:
             raise RetracError(
                 f"--replay must be last, all, or a number of epochs, not {self.replay!r}"
             )
+
+
+@dataclass(frozen=True)
+class IndexConfig:
+    """An index: sketches of every sample's gradients at every checkpoint."""
+
+    checkpoints: tuple[int, ...] = ()
+    """Epochs of the checkpoints to use; each stands for the epochs since the one before. Default:
+    all."""
+    replay: str = "last"
+    """Epochs of each checkpoint's interval to replay: last (as published), all, or a number."""
+    parameters: str = ".*"
+    """Regular expression: only parameters in whose name it is found count. Default: all."""
+    sketch_size: int = 8192
+    """About how many numbers a sketch has; stored in two bytes each, by sample, checkpoint and
+    method."""
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+
+    def __post_init__(self) -> None:
+        if self.sketch_size < 1:
+            raise RetracError(f"--sketch-size must be at least 1, not {self.sketch_size}")
 
 
 def parse_bytes(text: str) -> int:

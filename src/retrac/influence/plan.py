@@ -18,18 +18,29 @@ class Plan:
         timesteps: `[T']` int64, rising.
         noises: m.
         seed: of the noises.
+        pairs: whether every second noise is the one before it with its sign turned. Most of what
+            a single noise adds to a gradient turns with it, and so cancels.
     """
 
     timesteps: Tensor
     noises: int
     seed: int
+    pairs: bool = False
 
     @staticmethod
     def of(config: PlanConfig, steps: int) -> "Plan":
-        """Spread timesteps evenly over [1, T-1], as the published code does."""
-        spread = np.linspace(min(1, steps - 1), steps - 1, config.plan_timesteps)
-        timesteps = torch.from_numpy(np.unique(spread.astype(np.int64)))
-        return Plan(timesteps, config.plan_noises, config.plan_seed)
+        """Put timesteps in the middles of T' equal parts of [0, T).
+
+        The published plan has them from one end of [1, T-1] to the other, where norms are extreme:
+        few of them would give the ends too much weight.
+        """
+        count = config.timesteps
+        if config.published:
+            spread = np.linspace(min(1, steps - 1), steps - 1, count).astype(np.int64)
+        else:
+            spread = (2 * np.arange(count, dtype=np.int64) + 1) * steps // (2 * count)
+        timesteps = torch.from_numpy(np.unique(spread))
+        return Plan(timesteps, config.noises, config.plan_seed, pairs=not config.published)
 
     def draw(self, image: Tensor) -> Tensor:
         """The noises of one query, `[T', m, C, H, W]`.
@@ -39,5 +50,9 @@ class Plan:
         pixels = hashlib.sha256(image.numpy().astype("<f4").tobytes()).digest()
         entropy = [self.seed, int.from_bytes(pixels[:16], "little")]
         stream = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
-        size = (len(self.timesteps), self.noises, *image.shape)
-        return torch.from_numpy(stream.standard_normal(size, dtype=np.float32))
+        drawn = (self.noises + 1) // 2 if self.pairs else self.noises
+        size = (len(self.timesteps), drawn, *image.shape)
+        noise = torch.from_numpy(stream.standard_normal(size, dtype=np.float32))
+        if not self.pairs:
+            return noise
+        return torch.stack((noise, -noise), 2).flatten(1, 2)[:, : self.noises]

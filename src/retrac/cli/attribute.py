@@ -42,6 +42,9 @@ class Attribute:
             parameters=config.parameters,
             plan=config.plan,
             compute=config.compute,
+            index=config.index,
+            recorded=config.recorded,
+            exact_top=config.exact_top,
             output=path,
         )
         print_proponents(result, queries.ids)

@@ -10,6 +10,7 @@ import tyro
 from retrac.cli.attribute import Attribute
 from retrac.cli.datasets import Datasets
 from retrac.cli.generate import Generate
+from retrac.cli.index import Index
 from retrac.cli.norms import Norms
 from retrac.cli.outliers import Outliers
 from retrac.cli.report import Report
@@ -66,6 +67,7 @@ def _commands(given: Sequence[str]) -> Any:
         Annotated[Datasets, subcommand("datasets")],
         Annotated[Train, subcommand("train", default=_train_defaults(given))],
         Annotated[Generate, subcommand("generate")],
+        Annotated[Index, subcommand("index")],
         Annotated[Attribute, subcommand("attribute")],
         Annotated[Outliers, subcommand("outliers")],
         Annotated[Norms, subcommand("norms")],

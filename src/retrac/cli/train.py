@@ -20,6 +20,11 @@ class Train:
 
     output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The run folder to write, such as runs/digits."""
+    record: bool = False
+    """Record every visit's gradient, in sketches, at the weights it met: `attribute --recorded`
+    then needs no replay. Weights are the same bits with and without."""
+    sketch_size: int = 8192
+    """With --record: about how many numbers a sketch has."""
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
 
     def __call__(self) -> None:
@@ -30,7 +35,9 @@ class Train:
 
         if self.output is None:
             raise RetracError("train needs --output, the run folder to write")
-        run = train(self.config, self.output)
+        if self.sketch_size < 1:
+            raise RetracError(f"--sketch-size must be at least 1, not {self.sketch_size}")
+        run = train(self.config, self.output, self.sketch_size if self.record else None)
         PartialState().print(  # one of several processes is enough
             f"{run.path}: {len(run.checkpoints)} checkpoints, loss curve in {run.path}/loss.png"
         )

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from retrac.diffusion.device import choose_device
 from retrac.errors import RetracError
 from retrac.gradients import Directions
 from retrac.influence.config import AttributeConfig
-from retrac.influence.memory import Split, split_work
+from retrac.influence.memory import Split, rows_within, split_work
 from retrac.influence.plan import Plan
 from retrac.influence.query_gradients import QueryGradients, query_gradients
 from retrac.influence.replay import Replay, plan_replays
@@ -56,7 +56,7 @@ class Scorer:
             "checkpoints": [replay.checkpoint.epoch for replay in self.replays],
             "replay": self.config.replay,
             "parameters": self.config.parameters,
-            **asdict(self.config.plan),
+            **self.config.plan.settings,
             "trained": self.run.identity,
         }
 
@@ -93,6 +93,10 @@ class Scorer:
             self.config.compute,
         )
 
+    def rows(self, model: UNet2DModel) -> int:
+        """Images in a pass that holds no directions."""
+        return rows_within(model, self.run.objective, self.run.shape, self.config.compute)
+
     def directions(
         self,
         model: UNet2DModel,
@@ -115,27 +119,31 @@ class Scorer:
             advance,
         )
 
+    def visits(self, replay: Replay, samples: np.ndarray) -> Visits:
+        """What training showed the network of some samples, in the epochs that are replayed."""
+        run = self.run
+        return Visits.of(run.dataset, run.ledger, run.config.flip, replay.epochs, samples)
+
     def scores(
         self,
         model: UNet2DModel,
         replay: Replay,
         samples: np.ndarray,
+        visits: Visits,
         directions: Directions,
         split: Split,
     ) -> SampleScores:
         """The train side, for some samples."""
-        run = self.run
-        visits = Visits.of(run.dataset, run.ledger, run.config.flip, replay.epochs, samples)
         return sample_scores(
             model,
-            run.objective,
+            self.run.objective,
             visits,
             replay,
             samples,
             directions,
             self.config.methods,
             split.batch,
-            run.dataset.ids,
+            self.run.dataset.ids,
         )
 
 

@@ -164,7 +164,8 @@ def _compute(scorer: Scorer, blocks: list[np.ndarray], parts: Parts) -> None:
                         split,
                         lambda done: advance(done * scorer.plan.noises),
                     ).directions
-                    found = scorer.scores(model, replay, samples, directions, split)
+                    visits = scorer.visits(replay, samples)
+                    found = scorer.scores(model, replay, samples, visits, directions, split)
                     scores.append(np.diagonal(found.scores, axis1=1, axis2=2))
                     timesteps.append(found.timesteps)
                 parts.put(

@@ -1,0 +1,126 @@
+"""Exact scores of some samples, in pieces that are kept until the whole is done."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from diffusers import UNet2DModel
+
+from retrac.influence.ahead import ahead
+from retrac.influence.memory import Split
+from retrac.influence.parts import Parts
+from retrac.influence.queries import Queries
+from retrac.influence.replay import Replay
+from retrac.influence.scorer import Scorer
+from retrac.progress import progress
+
+CHUNK = 512
+"""Visits in a finished piece of work."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What is known of S samples and Q queries.
+
+    Attributes:
+        score: float32 `[M, K, Q, S]`, by checkpoint.
+        norms, timesteps: for each checkpoint `[S, V]`, of the replayed visits.
+        query_norms: `[K, Q, T']`, of the queries' gradients, averaged over noises.
+    """
+
+    score: np.ndarray
+    norms: list[np.ndarray]
+    timesteps: list[np.ndarray]
+    query_norms: np.ndarray
+
+
+def exact_scores(scorer: Scorer, queries: Queries, samples: np.ndarray, parts: Parts) -> Scored:
+    """Score some samples, given by their indices; pieces that are there are not computed again."""
+    work = _Work(scorer, queries, samples, parts)
+    work.do()
+    return work.assemble()
+
+
+class _Work:
+    def __init__(self, scorer: Scorer, queries: Queries, samples: np.ndarray, parts: Parts) -> None:
+        self.scorer = scorer
+        self.queries = queries
+        self.samples = samples
+        self.parts = parts
+        self.split: Split = scorer.split(scorer.model(scorer.replays[-1]), len(queries))
+        size = self.split.queries
+        self.blocks = [
+            np.arange(start, min(start + size, len(queries)))
+            for start in range(0, len(queries), size)
+        ]
+
+    def do(self) -> None:
+        """Compute all parts that are not there yet."""
+        total = sum(
+            len(block) * self.scorer.draws + len(self.samples) * len(replay.epochs)
+            for replay in self.scorer.replays
+            for block in self.blocks
+        )
+        with progress("attribute", total, "gradients") as advance:
+            for replay in self.scorer.replays:
+                model: UNet2DModel | None = None
+                for block in self.blocks:
+                    pieces = self._pieces(replay, block)
+                    missing = {name: s for name, s in pieces.items() if name not in self.parts}
+                    done = sum(len(s) for name, s in pieces.items() if name not in missing)
+                    advance(done * len(replay.epochs), note=f"epoch {replay.checkpoint.epoch}")
+                    if not missing:
+                        advance(len(block) * self.scorer.draws)
+                        continue
+                    model = model or self.scorer.model(replay)
+                    self._do_block(model, replay, block, missing, advance)
+
+    def _do_block(
+        self,
+        model: UNet2DModel,
+        replay: Replay,
+        block: np.ndarray,
+        missing: dict[str, np.ndarray],
+        advance: Callable[..., None],
+    ) -> None:
+        gradients = self.scorer.directions(
+            model,
+            replay,
+            self.queries.tensors()[block],
+            [self.queries.ids[query] for query in block],
+            self.split,
+            lambda timesteps: advance(timesteps * self.scorer.plan.noises),
+        )
+        self.parts.put(_name(replay, block), {"norms": gradients.norms.numpy()})
+        loaded = ahead(missing.items(), lambda item: self.scorer.visits(replay, item[1]))
+        for (name, samples), visits in loaded:
+            found = self.scorer.scores(
+                model, replay, samples, visits, gradients.directions, self.split
+            )
+            self.parts.put(name, found.arrays())
+            advance(len(samples) * len(replay.epochs))
+
+    def assemble(self) -> Scored:
+        """Put the parts together."""
+        scores, norms, timesteps, query_norms = [], [], [], []
+        for replay in self.scorer.replays:
+            by_block, by_query = [], []
+            for block in self.blocks:
+                found = [self.parts.get(name) for name in self._pieces(replay, block)]
+                by_block.append(np.concatenate([part["scores"] for part in found], axis=2))
+                by_query.append(self.parts.get(_name(replay, block))["norms"])
+            scores.append(np.concatenate(by_block, axis=1))
+            norms.append(np.concatenate([part["norms"] for part in found]))
+            timesteps.append(np.concatenate([part["timesteps"] for part in found]))
+            query_norms.append(np.concatenate(by_query))
+        return Scored(np.stack(scores, axis=1), norms, timesteps, np.stack(query_norms))
+
+    def _pieces(self, replay: Replay, block: np.ndarray) -> dict[str, np.ndarray]:
+        """Samples by the name of the part that holds their scores."""
+        size = max(1, CHUNK // len(replay.epochs))
+        chunks = [self.samples[at : at + size] for at in range(0, len(self.samples), size)]
+        return {f"{_name(replay, block)}-samples-{chunk[0]:07d}": chunk for chunk in chunks}
+
+
+def _name(replay: Replay, block: np.ndarray) -> str:
+    return f"epoch-{replay.checkpoint.epoch:04d}-queries-{block[0]:05d}-{block[-1]:05d}"

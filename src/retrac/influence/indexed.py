@@ -1,0 +1,203 @@
+"""Making an index of a run, and answering queries from one."""
+
+import numpy as np
+import torch
+from diffusers import UNet2DModel
+
+from retrac.diffusion.loss import fast_memory_format
+from retrac.errors import RetracError
+from retrac.gradients.sketch import Sides, allocate, measure_sides, sketch_size
+from retrac.influence.ahead import ahead
+from retrac.influence.config import METHODS, AttributeConfig, IndexConfig
+from retrac.influence.exact import CHUNK, Scored
+from retrac.influence.queries import Queries
+from retrac.influence.ranking import evenly_spread
+from retrac.influence.replay import Replay
+from retrac.influence.scorer import Scorer
+from retrac.influence.sketched import query_sketches, sample_sketches
+from retrac.progress import progress
+from retrac.training.index import CONFIG, Index, IndexedCheckpoint
+from retrac.training.recording import RECORDED
+from retrac.training.run import Run
+
+INDEX = "index"
+"""Folder of a run's index."""
+PILOT = 32
+"""Samples at which it is measured where gradients are."""
+
+
+def build_index(run: Run, config: IndexConfig | None = None) -> Index:
+    """Sketch every sample's replayed gradients at every checkpoint, into `RUN/index`.
+
+    Stopped at any moment, the same call goes on.
+
+    Args:
+        run: a training run.
+        config: what is indexed.
+
+    Raises:
+        RetracError: the run has an index of other settings, a checkpoint is missing, the dataset
+            has changed, a gradient is not finite, too little memory or space.
+    """
+    config = config or IndexConfig()
+    scorer = Scorer.of(
+        run,
+        AttributeConfig(
+            methods=tuple(METHODS),
+            checkpoints=config.checkpoints,
+            replay=config.replay,
+            parameters=config.parameters,
+            compute=config.compute,
+        ),
+    )
+    index = _begin(scorer, config)
+    samples = len(run.dataset)
+    total = samples * sum(len(replay.epochs) for replay in scorer.replays)
+    with progress("index", total, "gradients") as advance:
+        for replay in scorer.replays:
+            visits = len(replay.epochs)
+            part = index.checkpoint(replay.checkpoint.epoch)
+            if not (part.path / "done.zarr").is_dir():
+                size, chunk = int(index.config["size"]), max(1, CHUNK // visits)
+                part = IndexedCheckpoint.create(
+                    part.path, len(METHODS), samples, size, visits, chunk
+                )
+            missing = part.missing
+            there = samples - sum(piece.stop - piece.start for piece in missing)
+            advance(there * visits, note=f"epoch {replay.checkpoint.epoch}")
+            if not missing:
+                continue
+            model = scorer.model(replay)
+            batch = scorer.rows(model)
+            loaded = ahead(missing, lambda piece: scorer.visits(replay, _range(piece)))  # noqa: B023
+            for piece, shown in loaded:
+                rows = sample_sketches(
+                    model,
+                    run.objective,
+                    shown,
+                    replay,
+                    _range(piece),
+                    tuple(METHODS),
+                    index.projection,
+                    batch,
+                    run.dataset.ids,
+                )
+                part.write(piece, rows)
+                advance((piece.stop - piece.start) * visits)
+    return index
+
+
+def open_index(run: Run, config: AttributeConfig) -> Index:
+    """Open a run's index or recording, for queries.
+
+    Raises:
+        RetracError: there is none, it is not whole, is of another training, lacks a method, or
+            other checkpoints, replay or parameters are asked for.
+    """
+    path = run.path / (RECORDED if config.recorded else INDEX)
+    if not (path / CONFIG).is_file():
+        made = "`retrac train --record`" if config.recorded else "`retrac index`"
+        raise RetracError(f"{run.path} has no {path.name!r} folder: make it with {made}")
+    index = Index.open(path)
+    fingerprint = str(run.record["dataset"]["fingerprint"])[:16]
+    if index.config["trained"] not in (run.identity, fingerprint):
+        raise RetracError(f"{path} is of another training: delete it and make it again")
+    asked = {
+        "checkpoints": config.checkpoints and list(config.checkpoints),
+        "replay": config.replay != "last" and config.replay,
+        "parameters": config.parameters != ".*" and config.parameters,
+    }
+    there = {"checkpoints": index.epochs, **index.config}
+    for name, value in asked.items():
+        if value and value != there[name]:
+            raise RetracError(
+                f"{path} has --{name} {there[name]}, not {value}: leave the option out, or make "
+                "another index"
+            )
+    for method in config.methods:
+        if method not in index.methods:
+            raise RetracError(f"{path} does not hold the method {method!r}; make it again")
+    index.require(index.config.get("checkpoints", [point.epoch for point in run.checkpoints]))
+    return index
+
+
+def index_scores(scorer: Scorer, index: Index, queries: Queries) -> Scored:
+    """Estimate all samples' scores by inner products of sketches."""
+    run, methods = scorer.run, scorer.config.methods
+    rows = [index.methods.index(method) for method in methods]
+    scores, norms, timesteps, query_norms = [], [], [], []
+    total = len(queries) * scorer.draws * len(scorer.replays)
+    with progress("attribute", total, "gradients") as advance:
+        for replay in scorer.replays:
+            model = scorer.model(replay)
+            directions, by_timestep = query_sketches(
+                model,
+                run.objective,
+                scorer.plan,
+                queries.tensors(),
+                methods,
+                index.projection,
+                scorer.rows(model),
+                queries.ids,
+                replay.checkpoint.path.name,
+                advance,
+            )
+            part = index.checkpoint(replay.checkpoint.epoch)
+            found = [part.read(piece) for piece in part.chunks]
+            products = [
+                torch.einsum("mqd,msd->mqs", directions, torch.from_numpy(read.sketches[rows]))
+                for read in found
+            ]
+            scores.append(torch.cat(products, 2).numpy())
+            norms.append(np.concatenate([read.norms for read in found]))
+            timesteps.append(np.concatenate([read.timesteps for read in found]))
+            query_norms.append(by_timestep.numpy())
+    return Scored(np.stack(scores, axis=1), norms, timesteps, np.stack(query_norms))
+
+
+def _begin(scorer: Scorer, config: IndexConfig) -> Index:
+    run, path = scorer.run, scorer.run.path / INDEX
+    settings = {
+        "kind": "replayed",
+        "trained": run.identity,
+        "methods": list(METHODS),
+        "checkpoints": [replay.checkpoint.epoch for replay in scorer.replays],
+        "replay": config.replay,
+        "parameters": config.parameters,
+        "seed": run.config.seed,
+        "asked": config.sketch_size,
+    }
+    if (path / CONFIG).is_file():
+        return Index.begin(path, settings)
+    by_checkpoint = [_sides(scorer, replay) for replay in scorer.replays]
+    first = by_checkpoint[0]
+    sides = {
+        name: Sides(
+            first[name].copies,
+            first[name].inputs,
+            first[name].outputs,
+            float(np.mean([found[name].share for found in by_checkpoint])),
+        )
+        for name in first
+    }
+    sizes = allocate(sides, config.sketch_size)
+    kept = {name: list(sizes[name]) for name in sizes}
+    return Index.begin(path, {**settings, "size": sketch_size(sides, sizes), "sizes": kept})
+
+
+def _sides(scorer: Scorer, replay: Replay) -> dict[str, Sides]:
+    model: UNet2DModel = scorer.model(replay)
+    device = next(model.parameters()).device
+    pilot = np.array(evenly_spread(len(scorer.run.dataset), min(PILOT, scorer.rows(model))))
+    last = scorer.visits(replay, pilot)
+    images, timesteps, noise = (
+        part[-len(pilot) :].to(device) for part in (last.images, last.timesteps, last.noise)
+    )
+    images, noise = fast_memory_format(images), fast_memory_format(noise)
+    return measure_sides(
+        model, lambda: scorer.run.objective.losses(model, images, timesteps, noise)
+    )
+
+
+def _range(piece: slice) -> np.ndarray:
+    return np.arange(piece.start, piece.stop)

@@ -1,0 +1,147 @@
+"""Query side and train side in sketches: what an index holds, and what is asked of it."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.errors import RetracError
+from retrac.gradients.sketch import Projection, sketches
+from retrac.gradients.weighting import WEIGHTINGS
+from retrac.influence.plan import Plan
+from retrac.influence.replay import Replay
+from retrac.influence.sample_scores import Visits
+from retrac.training.index import Rows
+
+
+def query_sketches(
+    model: nn.Module,
+    objective: Objective,
+    plan: Plan,
+    images: Tensor,
+    methods: Sequence[str],
+    projection: Projection,
+    batch: int,
+    names: Sequence[str],
+    checkpoint: str,
+    advance: Callable[[int], None] = lambda draws: None,
+) -> tuple[Tensor, Tensor]:
+    """Sketches of the directions that `query_gradients` gives, with norms by the sketch.
+
+    Args:
+        model: the network at a checkpoint.
+        objective: the run's loss.
+        plan: timesteps and noises.
+        images: `[Q, C, H, W]` in [-1, 1], on the CPU.
+        methods: names of weightings.
+        projection: of the index.
+        batch: draws in a pass.
+        names: the queries' ids, for errors.
+        checkpoint: its name, for errors.
+        advance: told how many draws each pass has done.
+
+    Returns:
+        `[M, Q, d]`, and `[Q, T']` norms of the gradients averaged over noises.
+
+    Raises:
+        RetracError: a gradient that is not finite; query and checkpoint are named.
+    """
+    found, norms = [], []
+    steps = len(plan.timesteps)
+    for query, image in enumerate(images):
+        noise = plan.draw(image).flatten(0, 1)
+        timesteps = plan.timesteps.repeat_interleave(plan.noises)
+        passes = []
+        for draws, moments in zip(noise.split(batch), timesteps.split(batch), strict=True):
+            same = image.expand(len(draws), *image.shape)
+            passes.append(_sketches(model, objective, same, moments, draws, projection))
+            advance(len(draws))
+        by_timestep = torch.cat(passes).unflatten(0, (steps, -1)).mean(1)
+        norm = torch.linalg.vector_norm(by_timestep, dim=1)
+        if not torch.isfinite(norm).all():
+            raise RetracError(
+                f"the gradient of query {names[query]!r} is not finite at checkpoint "
+                f"{checkpoint}; leave that checkpoint out with --checkpoints"
+            )
+        weights = torch.stack([WEIGHTINGS[method](norm) for method in methods]) / steps
+        found.append((weights @ by_timestep).cpu())
+        norms.append(norm.cpu())
+    return torch.stack(found, 1), torch.stack(norms)
+
+
+def sample_sketches(
+    model: nn.Module,
+    objective: Objective,
+    visits: Visits,
+    replay: Replay,
+    samples: np.ndarray,
+    methods: Sequence[str],
+    projection: Projection,
+    batch: int,
+    ids: Sequence[str],
+) -> Rows:
+    """`Σ_v (η_v/B_v) w(‖g_v‖) S(g_v)` for each method and sample, with norms by the sketch.
+
+    Args:
+        model: the network at the checkpoint.
+        objective: the run's loss.
+        visits: the samples' replayed events.
+        replay: the visits' weights.
+        samples: S indices.
+        methods: names of weightings.
+        projection: of the index.
+        batch: visits in a pass.
+        ids: the dataset's sample ids, for errors.
+
+    Raises:
+        RetracError: a gradient that is not finite; sample and checkpoint are named.
+    """
+    count, epochs = len(samples), len(replay.epochs)
+    counted = torch.from_numpy(replay.weights[:, samples]).float().flatten()
+    sums: Tensor | None = None
+    norms = torch.zeros(epochs * count)
+    for start in range(0, epochs * count, batch):
+        part = slice(start, start + batch)
+        rows = _sketches(
+            model,
+            objective,
+            visits.images[part],
+            visits.timesteps[part],
+            visits.noise[part],
+            projection,
+        ).cpu()
+        norm = torch.linalg.vector_norm(rows, dim=1)
+        norms[part] = norm
+        where = torch.arange(start, start + len(rows)) % count
+        if not torch.isfinite(norm).all():
+            broken = ids[int(samples[where[int(torch.nonzero(~torch.isfinite(norm))[0])]])]
+            raise RetracError(
+                f"the gradient of sample {broken!r} is not finite at checkpoint "
+                f"{replay.checkpoint.path.name}; leave that checkpoint out with --checkpoints"
+            )
+        if sums is None:
+            sums = rows.new_zeros(len(methods), count, rows.shape[1])
+        for method, total in zip(methods, sums, strict=True):
+            total.index_add_(0, where, (WEIGHTINGS[method](norm) * counted[part])[:, None] * rows)
+    assert sums is not None  # there is a visit
+    return Rows(
+        sums.numpy(),
+        norms.view(epochs, count).T.numpy(),
+        visits.timesteps.view(epochs, count).T.numpy(),
+    )
+
+
+def _sketches(
+    model: nn.Module,
+    objective: Objective,
+    images: Tensor,
+    timesteps: Tensor,
+    noise: Tensor,
+    projection: Projection,
+) -> Tensor:
+    device = next(model.parameters()).device
+    images, noise = fast_memory_format(images.to(device)), fast_memory_format(noise.to(device))
+    moments = timesteps.to(device)
+    return sketches(model, lambda: objective.losses(model, images, moments, noise), projection)

@@ -112,7 +112,7 @@ def test_a_tracin_score_is_the_drop_in_loss_that_sgd_would_owe_to_the_sample(
 def test_scores_do_not_depend_on_how_memory_splits_the_work(
     tiny_run: Run, all_visits: retrac.Attribution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retrac.influence.attribute.CHUNK", 7)
+    monkeypatch.setattr("retrac.influence.exact.CHUNK", 7)
     monkeypatch.setattr("retrac.influence.memory.TILE_BYTES", 2**16)
     monkeypatch.setattr("retrac.influence.memory.MOST_ROWS", 3)
     small = retrac.attribute(
@@ -154,7 +154,7 @@ def test_interrupted_work_goes_on_to_the_same_result(
     tmp_path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("retrac.influence.attribute.CHUNK", 32)
+    monkeypatch.setattr("retrac.influence.exact.CHUNK", 32)
     whole = retrac.attribute(tiny_run, "train:2", replay="all", plan=PLAN)
     put, calls = Parts.put, []
 

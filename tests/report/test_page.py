@@ -252,3 +252,14 @@ def test_write_report_refuses(make_attribution, tmp_path: Path):
     assert (tmp_path / "precious").exists()
     with pytest.raises(RetracError, match="k must be at least 1"):
         write_report(make_attribution(), tmp_path / "report.html", k=0)
+
+
+def test_estimates_are_told_apart_from_exact_scores(make_attribution):
+    assert "Estimated scores" not in render(make_attribution(), 5)
+    by_index = make_attribution(config={"index": {"kind": "replayed", "size": 8196, "seed": 0}})
+    by_index.dataset.coords["exact"] = ("sample", np.arange(40) < 3)
+    page = render(by_index, 5)
+    assert "an index that holds each gradient in 8,196 numbers" in page
+    assert "Those of the 3 best candidates are exact" in page
+    recorded = make_attribution(config={"index": {"kind": "recorded", "size": 500, "seed": 0}})
+    assert "recorded while training, each in 500 numbers" in render(recorded, 5)

@@ -33,7 +33,8 @@ class Attribution:
               of the queries and of the samples at the top of some list (`shown`: their indices).
 
             Coordinates: `method`, `checkpoint` (its epoch), `query_id`, `query_label`,
-            `sample_id`, `sample_label`, `timestep`, `shown`.
+            `sample_id`, `sample_label`, `timestep`, `shown`, `exact` (whether a sample's scores
+            are exact; with an index they are estimates).
         config: how it was computed, and the facts of the run (`config["run"]`).
     """
 

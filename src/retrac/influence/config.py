@@ -12,7 +12,7 @@ METHODS = {
 }
 
 PLANS = {"fast": (10, 2), "default": (20, 8), "published": (100, 16)}
-"""Timesteps, and noises at each; docs/performance.md says how they were chosen."""
+"""Timesteps, and noises at each; docs/performance-plans.md says how they were chosen."""
 
 UNITS = {"KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 

@@ -84,6 +84,22 @@ def summaries(attribution: Attribution, asked: Sequence[Query], k: int) -> list[
     ]
 
 
+def estimated(attribution: Attribution) -> str:
+    """Say how scores were estimated; nothing where all of them are exact."""
+    index = attribution.config.get("index")
+    if not index:
+        return ""
+    numbers = f"{int(index['size']):,}"
+    if index["kind"] == "recorded":
+        return (
+            f"Gradients were recorded while training, each in {numbers} numbers, at the weights "
+            "that every visit really met. Scores are estimates from these."
+        )
+    told = f"Scores are estimates from an index that holds each gradient in {numbers} numbers."
+    exact = int(attribution.dataset["exact"].values.sum())
+    return told + (f" Those of the {exact:,} best candidates are exact." if exact else "")
+
+
 def shown(asked: Sequence[Query], summed: Sequence[Summary]) -> set[int]:
     """Return the samples whose pictures the page needs."""
     lists = (

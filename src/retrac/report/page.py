@@ -57,6 +57,7 @@ def render(attribution: Attribution, k: int) -> str:
         served={s.method: {entry.sample: entry.queries for entry in s.influential} for s in summed},
         marks=any(s.influential for s in summed),
         methods=wording.METHODS,
+        estimated=content.estimated(attribution),
         pictures=_pictures(attribution, content.shown(asked, summed)),
         blank=_png_uri(Image.new("LA", (width, height))),
         width=width,

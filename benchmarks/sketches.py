@@ -1,0 +1,155 @@
+"""How well an index of a given size ranks samples, against the exact scores of the same run.
+
+For each size: an index of the run's last checkpoint is made in a copy of the run, and its scores
+are compared with the exact ones, query by query, for both methods. With `--even`, every parameter
+is given the same share of the numbers, to show what giving them by the norm is worth.
+"""
+
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import spearmanr
+
+from retrac.files import write_json
+from retrac.influence import indexed
+from retrac.influence.attribute import attribute
+from retrac.influence.config import IndexConfig, PlanConfig
+from retrac.influence.indexed import build_index
+from retrac.influence.queries import Queries, open_queries
+from retrac.training.run import Run
+
+TOP = 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is compared."""
+
+    run: tyro.conf.Positional[Path]
+    """A trained run; not changed."""
+    queries: int = 8
+    """Training samples as queries, and as many generated images."""
+    sizes: tuple[int, ...] = (512, 1024, 2048, 4096, 8192, 16384, 32768)
+    """Numbers of a sketch."""
+    parameters: str = ".*"
+    """Only parameters in whose name it is found count."""
+    even: bool = False
+    """Give every parameter the same share."""
+    output: Path = Path("benchmarks/results/sketches.json")
+    """JSON; the figure stands beside it."""
+
+
+def main(settings: Settings) -> None:
+    if settings.even:
+        measure = indexed.measure_sides
+        indexed.measure_sides = lambda *given: {
+            name: replace(sides, share=1.0) for name, sides in measure(*given).items()
+        }
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run.open(shutil.copytree(settings.run, Path(folder) / "run"))
+        queries = _queries(run, settings.queries)
+        last = (run.checkpoints[-1].epoch,)
+        plan = PlanConfig()
+        exact = attribute(run, queries, plan=plan, checkpoints=last, parameters=settings.parameters)
+        rows = []
+        for size in settings.sizes:
+            index = build_index(
+                run,
+                IndexConfig(checkpoints=last, sketch_size=size, parameters=settings.parameters),
+            )
+            estimate = attribute(run, queries, plan=plan, index=True)
+            row = {"asked": size, "numbers": index.config["size"]}
+            for method in exact.methods:
+                agreement = _agreement(
+                    exact.scores_of(method).values, estimate.scores_of(method).values
+                )
+                row[method] = agreement
+            rows.append(row)
+            shutil.rmtree(index.path)
+    _report(rows, settings, run)
+
+
+def _queries(run: Run, count: int) -> Queries:
+    """Training samples, then generated images."""
+    parts = [open_queries(run, f"{kind}:{count}", 0) for kind in ("train", "generated")]
+    return Queries(
+        "mixed",
+        np.concatenate([part.images for part in parts]),
+        sum((part.ids for part in parts), ()),
+        sum((part.labels for part in parts), ()),
+    )
+
+
+def _agreement(exact: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
+    """Over queries: mean and least Spearman, and mean overlap of the first twenty."""
+    ranks = [float(spearmanr(one, two).statistic) for one, two in zip(exact, estimate, strict=True)]
+    tops = [
+        len({*np.argsort(-one)[:TOP]} & {*np.argsort(-two)[:TOP]}) / TOP
+        for one, two in zip(exact, estimate, strict=True)
+    ]
+    return {
+        "spearman": float(np.mean(ranks)),
+        "least spearman": min(ranks),
+        "top 20": float(np.mean(tops)),
+    }
+
+
+def _report(rows: list[dict], settings: Settings, run: Run) -> None:
+    table = Table(
+        "numbers", "TracIn ρ", "least", "top 20", "ReTrac ρ", "least", "top 20",
+        title=f"{run.path.name}: index against exact scores, {2 * settings.queries} queries, "
+        f"{len(run.dataset)} samples",
+    )  # fmt: skip
+    for row in rows:
+        cells = [
+            f"{row[method][name]:.4f}" if name != "top 20" else f"{row[method][name]:.2f}"
+            for method in ("tracin", "retrac")
+            for name in ("spearman", "least spearman", "top 20")
+        ]
+        table.add_row(f"{row['numbers']:,}", *cells)
+    Console().print(table)
+    write_json(
+        settings.output,
+        {
+            "command": " ".join(["python", "benchmarks/sketches.py", *sys.argv[1:]]),
+            "parameters": run.record["parameters"],
+            "samples": len(run.dataset),
+            "queries": 2 * settings.queries,
+            "rows": rows,
+        },
+    )
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for method, name in (("tracin", "TracIn"), ("retrac", "ReTrac")):
+        numbers = [row["numbers"] for row in rows]
+        (line,) = axes.plot(
+            numbers, [row[method]["spearman"] for row in rows], "o-", label=f"{name}: Spearman"
+        )
+        axes.plot(
+            numbers,
+            [row[method]["top 20"] for row in rows],
+            "s--",
+            color=line.get_color(),
+            label=f"{name}: share of the first 20",
+        )
+    axes.set(
+        xscale="log",
+        xlabel="numbers of a sketch",
+        ylabel="agreement with exact scores",
+        title=f"{run.record['parameters'] / 1e6:.1f} M parameters in few numbers",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(settings.output.with_suffix(".png"), dpi=120)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

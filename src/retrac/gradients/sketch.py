@@ -4,12 +4,14 @@ Both sides of a factored gradient are projected before they meet, so that the gr
 formed: `Σ_p (L ᵀa_p) (Rᵀ b_p)ᵀ`. With orthonormal columns, scaled so that `E[L Lᵀ] = 1`, the sketch
 of an inner product is unbiased; its variance in a layer falls with the numbers given to that layer
 and rises with the squared norm that is there. So numbers are given out in proportion to the layers'
-shares of the squared norm, and a layer that needs no more than it has is kept as it is.
+shares of the squared norm: a layer that needs no more than it has is kept as it is, and one that
+would get less than half a number is left out, and costs nothing.
 """
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +23,12 @@ from retrac.gradients.tape import per_sample_gradients
 
 Sizes = Mapping[str, tuple[int, int]]
 """For each parameter's name, the channels of its inputs and outputs that a sketch keeps."""
+
+
+LEAST = 0.5
+"""A parameter that would get fewer numbers gets none."""
+LOPSIDED = 4
+"""Numbers of outputs for one of inputs, where inputs are copied for each position of a kernel."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +69,7 @@ class Projection:
     )
 
     def __call__(self, name: str, gradient: Gradient) -> Tensor:
-        """The sketch of one parameter's gradients, `[B, d]`.
-
-        Raises:
-            CoverageError: a parameter that had no gradient when sizes were given out.
-        """
-        if name not in self.sizes:
-            raise CoverageError(f"parameter {name!r} was not used when the sketch was laid out")
+        """The sketch of one parameter's gradients, `[B, d]`."""
         inputs, outputs = self.sizes[name]
         like = gradient.b if isinstance(gradient, Factored) else gradient.values
         across, over = _channels(gradient)
@@ -95,14 +97,14 @@ def sketches(
     Args:
         model: as for `dots_and_norms`.
         per_sample_losses: runs the forward pass and returns the B losses.
-        projection: of the model's trainable parameters.
+        projection: of the model's trainable parameters; those it leaves out are not looked at.
 
     Raises:
-        CoverageError: some parameter's gradient would be incomplete, or the projection does not
-            know it; it is named.
+        CoverageError: some parameter's gradient would be incomplete; it is named.
     """
     collected = Collected(projection)
-    per_sample_gradients(model, per_sample_losses, collected)
+    with _frozen_but(model, projection.sizes):
+        per_sample_gradients(model, per_sample_losses, collected)
     return collected.rows()
 
 
@@ -111,6 +113,7 @@ class Collected:
 
     def __init__(self, projection: Projection) -> None:
         self._projection = projection
+        self.names = frozenset(projection.sizes)
         self._found: dict[str, Tensor] = {}
 
     def __call__(self, name: str, gradient: Gradient) -> None:
@@ -172,7 +175,10 @@ def allocate(sides: Mapping[str, Sides], size: int) -> dict[str, tuple[int, int]
 
     Args:
         sides: of all parameters.
-        size: numbers of a whole sketch; at least one per parameter is kept in any case.
+        size: numbers of a whole sketch.
+
+    Returns:
+        What is kept of the parameters that are not left out: always of the one with most.
     """
     given: dict[str, float] = {}
     left, open_names = float(size), set(sides)
@@ -186,7 +192,12 @@ def allocate(sides: Mapping[str, Sides], size: int) -> dict[str, tuple[int, int]
         given |= {name: float(sides[name].numbers) for name in whole}
         left -= sum(sides[name].numbers for name in whole)
         open_names -= whole
-    return {name: _split(sides[name], given[name]) for name in sides}
+    most = max(sides, key=lambda name: sides[name].share)
+    return {
+        name: _split(sides[name], given[name])
+        for name in sides
+        if given[name] >= LEAST or name == most
+    }
 
 
 def sketch_size(sides: Mapping[str, Sides], sizes: Sizes) -> int:
@@ -194,12 +205,29 @@ def sketch_size(sides: Mapping[str, Sides], sizes: Sizes) -> int:
     return sum(sides[name].copies * sizes[name][0] * sizes[name][1] for name in sizes)
 
 
+@contextmanager
+def _frozen_but(model: nn.Module, names: Container[str]) -> Iterator[None]:
+    others = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and name not in names
+    ]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
+
+
 def _split(sides: Sides, numbers: float) -> tuple[int, int]:
     """About as many numbers as given, spread over both sides."""
     if numbers >= sides.numbers:
         return sides.inputs, sides.outputs
     across = max(1.0, numbers / sides.copies)
-    inputs = min(sides.inputs, max(1, round(math.sqrt(across))))
+    lopsided = across if sides.copies == 1 else across / LOPSIDED
+    inputs = min(sides.inputs, max(1, round(math.sqrt(lopsided))))
     outputs = min(sides.outputs, max(1, round(across / inputs)))
     return min(sides.inputs, max(1, round(across / outputs))), outputs
 

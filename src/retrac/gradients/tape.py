@@ -1,7 +1,7 @@
 """Records what every layer saw in a forward pass and turns one backward pass into per-sample
 gradients, layer by layer, freeing each as soon as it is consumed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -60,7 +60,7 @@ def per_sample_gradients(
 
 
 @contextmanager
-def live_tape(model: nn.Module, consume: Consumer) -> Iterator["LiveTape"]:
+def live_tape(model: nn.Module, consume: Consumer, names: Container[str]) -> Iterator["LiveTape"]:
     """Hand per-sample gradients on from somebody else's backward pass, such as a training step.
 
     Weights keep their own gradients, bit for bit. Within the body, run the forward pass by
@@ -72,13 +72,14 @@ def live_tape(model: nn.Module, consume: Consumer) -> Iterator["LiveTape"]:
     Args:
         model: as for `per_sample_gradients`.
         consume: likewise; gradients are those of whatever is differentiated.
+        names: of the parameters to hand on.
 
     Raises:
         CoverageError: as `per_sample_gradients`, but for such use.
     """
     refuse_mixing_layers(model)
     refuse_opaque_layers(model)
-    tape = LiveTape(model, consume)
+    tape = LiveTape(model, consume, names)
     with tape.hooked():
         yield tape
 
@@ -96,8 +97,12 @@ class _Use:
 class LiveTape:
     """Records what layers see, and hands their gradients on as backward passes them."""
 
-    def __init__(self, model: nn.Module, consume: Consumer) -> None:
-        self._names = {p: name for name, p in model.named_parameters() if p.requires_grad}
+    def __init__(self, model: nn.Module, consume: Consumer, names: Container[str]) -> None:
+        self._names = {
+            parameter: name
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and name in names
+        }
         self._layers = {module: name for name, module in model.named_modules() if self._own(module)}
         self._consume = consume
         self._recording = False
@@ -244,7 +249,7 @@ class _ConstantWeightsTape(LiveTape):
     one comes from a use that no layer's rule accounts for."""
 
     def __init__(self, model: nn.Module, consume: Consumer) -> None:
-        super().__init__(model, consume)
+        super().__init__(model, consume, {name for name, _ in model.named_parameters()})
         self._constant: dict[Tensor, int] = dict.fromkeys(self._names, 0)
 
     @contextmanager

@@ -141,7 +141,7 @@ class Recorder:
     @contextmanager
     def watch(self) -> Iterator[Forward]:
         """Attach the tape to a step."""
-        with live_tape(self._network, self._collected) as tape:
+        with live_tape(self._network, self._collected, self._collected.names) as tape:
             yield tape
 
     def visit(self, epoch: int, batch: np.ndarray, rate: float, factor: float) -> None:
@@ -254,10 +254,25 @@ def begin_recording(
             f"{output} was begun without --record: what was not recorded from the start cannot be "
             "made up for; train into another --output, or use `retrac index`"
         )
-    sides = _sides_after_look_ahead(config, network, dataset, ledger, device)
+    return Index.begin(
+        path, {**settings, **lay_out(config, size, network, dataset, ledger, device)}
+    )
+
+
+def lay_out(
+    config: TrainConfig,
+    size: int,
+    network: UNet2DModel,
+    dataset: ImageDataset,
+    ledger: Ledger,
+    device: torch.device,
+    look_ahead: int = LOOK_AHEAD,
+) -> dict[str, Any]:
+    """What `index.json` says of its sketches: `size`, and `sizes` of each parameter's part."""
+    sides = _sides_after_look_ahead(config, network, dataset, ledger, device, look_ahead)
     sizes = allocate(sides, size)
     kept = {name: list(sizes[name]) for name in sizes}
-    return Index.begin(path, {**settings, "size": sketch_size(sides, sizes), "sizes": kept})
+    return {"size": sketch_size(sides, sizes), "sizes": kept}
 
 
 def _sides_after_look_ahead(
@@ -266,6 +281,7 @@ def _sides_after_look_ahead(
     dataset: ImageDataset,
     ledger: Ledger,
     device: torch.device,
+    steps: int,
 ) -> dict[str, Sides]:
     ahead = copy.deepcopy(network).to(device)
     objective, optimisation = Objective.of(config.objective), config.optimisation
@@ -281,7 +297,7 @@ def _sides_after_look_ahead(
         )
 
     batches = ledger.batches(0, config.batch_size)
-    for step in range(LOOK_AHEAD):
+    for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(optimisation, step)
         losses(batches[step % len(batches)]).mean().backward()

@@ -14,7 +14,7 @@ from retrac.training.run import Run
 
 from .conftest import Command
 
-COMMANDS = ("datasets", "train", "generate", "attribute", "outliers", "norms", "report")
+COMMANDS = ("datasets", "train", "generate", "attribute", "outliers", "norms", "report", "explain")
 SMALL = ("--plan-timesteps", "2", "--plan-noises", "2")
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from retrac.gradients import gradient as gradient_module
 from retrac.gradients.gradient import Dense, Factored
 from retrac.gradients.inputs import Patches, Plain
 from retrac.gradients.layout import Layout
@@ -37,9 +38,16 @@ def of_patches(batch: int, groups: int) -> tuple[Factored, Tensor]:
     return Factored(patches, b, layout), written
 
 
+@pytest.fixture(params=["contract", "write out", None], ids=["contract", "write", "choose"])
+def route(request, monkeypatch):
+    """Every route once, and whatever is chosen."""
+    if request.param is not None:
+        monkeypatch.setattr(gradient_module, "choose", lambda shape, directions: request.param)
+
+
 @random_layers
 @given(shape=shapes, count=st.sampled_from([0, 1, 2, 20]), seed=seeds)
-def test_factored_contracts_as_if_written_out(slices, shape, count, seed):
+def test_factored_contracts_as_if_written_out(route, slices, shape, count, seed):
     torch.manual_seed(seed)
     gradient, written = factored(shape)
     directions = torch.randn(count, written.shape[1])
@@ -59,7 +67,7 @@ def test_factored_contracts_as_if_written_out(slices, shape, count, seed):
     size=st.sampled_from([1, 2]),
     seed=seeds,
 )
-def test_patches_contract_as_if_written_out(slices, batch, groups, size, seed):
+def test_patches_contract_as_if_written_out(route, slices, batch, groups, size, seed):
     torch.manual_seed(seed)
     gradient, written = of_patches(batch * size, groups)
     gradient, written = gradient.grouped(size), written.unflatten(0, (-1, size)).sum(1)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from retrac.cli.estimate import announced
 from retrac.influence.config import AttributeConfig
 
 
@@ -21,18 +22,25 @@ class Attribute:
     output: Path | None = None
     """Folder of the result. Default: RUN/attributions/QUERIES."""
     config: tyro.conf.OmitArgPrefixes[AttributeConfig] = field(default_factory=AttributeConfig)
+    dry_run: bool = False
+    """Tell the time, memory and disk that it needs, and stop."""
 
     def __call__(self) -> None:
         """Attribute, report, and print the first proponents."""
         from retrac.cli.tables import print_proponents
         from retrac.influence.attribute import attribute
-        from retrac.influence.queries import open_queries
+        from retrac.influence.estimate import estimate_attribution
+        from retrac.influence.queries import open_queries, stand_in, to_generate
         from retrac.report.page import write_report
         from retrac.training.run import Run
 
         run, config = Run.open(self.run), self.config
+        like = stand_in(run, self.queries, self.query_seed)
+        path = self.output or run.path / "attributions" / like.name
+        estimate = estimate_attribution(run, like, config, path, to_generate(self.queries))
+        if not announced(estimate, path, self.dry_run):
+            return
         queries = open_queries(run, self.queries, self.query_seed)
-        path = self.output or run.path / "attributions" / queries.name
         result = attribute(
             run,
             queries,

@@ -6,6 +6,8 @@ from typing import Literal
 
 import tyro
 
+from retrac.cli.estimate import announced
+
 
 @dataclass(frozen=True)
 class Generate:
@@ -27,15 +29,19 @@ class Generate:
     """Where to compute; auto takes an accelerator if there is one."""
     output: Path | None = None
     """Folder for the images; the grid goes beside it. Default: RUN/generated/seed-SEED."""
+    dry_run: bool = False
+    """Tell the time, memory and disk that it needs, and stop."""
 
     def __call__(self) -> None:
         """Generate and say where the images are."""
+        from retrac.training.estimate import estimate_generation
         from retrac.training.generation import generate_images
         from retrac.training.run import Run
 
         run = Run.open(self.run)
         folder = self.output or run.path / "generated" / f"seed-{self.seed}"
-        sheet = generate_images(
-            run, folder, self.count, self.seed, self.steps, self.eta, self.checkpoint, self.device
-        )
+        what = (self.count, self.seed, self.steps, self.eta, self.checkpoint, self.device)
+        if not announced(estimate_generation(run, folder, *what), folder, self.dry_run):
+            return
+        sheet = generate_images(run, folder, *what)
         print(f"{folder}: {self.count} images; {sheet}: all of them on one sheet")

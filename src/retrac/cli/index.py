@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from retrac.cli.estimate import announced
 from retrac.influence.config import IndexConfig
 
 
@@ -18,13 +19,19 @@ class Index:
     run: tyro.conf.Positional[Path]
     """The run folder; the index is its folder `index`."""
     config: tyro.conf.OmitArgPrefixes[IndexConfig] = field(default_factory=IndexConfig)
+    dry_run: bool = False
+    """Tell the time, memory and disk that it needs, and stop."""
 
     def __call__(self) -> None:
         """Index, and say what there is now."""
-        from retrac.influence.indexed import build_index
+        from retrac.influence.estimate import estimate_index
+        from retrac.influence.indexed import INDEX, build_index
         from retrac.training.run import Run
 
-        index = build_index(Run.open(self.run), self.config)
+        run = Run.open(self.run)
+        if not announced(estimate_index(run, self.config), run.path / INDEX, self.dry_run):
+            return
+        index = build_index(run, self.config)
         print(
             f"{index.path}: {index.config['size']:,} numbers per sample, method and checkpoint; "
             f"{len(index.epochs)} checkpoints"

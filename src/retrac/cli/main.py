@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import tyro
 
+from retrac.allocator import keep_freed_memory
 from retrac.cli.attribute import Attribute
 from retrac.cli.datasets import Datasets
+from retrac.cli.explain import Explain
 from retrac.cli.generate import Generate
 from retrac.cli.index import Index
 from retrac.cli.norms import Norms
@@ -72,6 +74,7 @@ def _commands(given: Sequence[str]) -> Any:
         Annotated[Outliers, subcommand("outliers")],
         Annotated[Norms, subcommand("norms")],
         Annotated[Report, subcommand("report")],
+        Annotated[Explain, subcommand("explain")],
     )
     union: Any = commands[0]
     for command in commands[1:]:
@@ -109,4 +112,5 @@ def _fail(message: str, code: int) -> int:
 
 def run() -> None:
     """Entry point of the `retrac` script."""
+    keep_freed_memory()
     sys.exit(main())

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from retrac.cli.estimate import announced
 from retrac.influence.config import ComputeConfig
 
 
@@ -25,15 +26,21 @@ class Norms:
     output: Path | None = None
     """Folder of the result. Default: RUN/norms/sample-SAMPLE."""
     compute: tyro.conf.OmitArgPrefixes[ComputeConfig] = field(default_factory=ComputeConfig)
+    dry_run: bool = False
+    """Tell the time, memory and disk that it needs, and stop."""
 
     def __call__(self) -> None:
         """Measure, draw, and say where the figures are."""
+        from retrac.influence.estimate import estimate_norms
         from retrac.influence.norms import norms
         from retrac.report.norms import write_norms
         from retrac.training.run import Run
 
         run = Run.open(self.run)
         path = self.output or run.path / "norms" / f"sample-{self.sample:04d}"
+        estimate = estimate_norms(run, self.timesteps, self.samples, self.checkpoints, self.compute)
+        if not announced(estimate, path, self.dry_run):
+            return
         result = norms(
             run,
             self.sample,

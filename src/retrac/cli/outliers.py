@@ -6,8 +6,9 @@ from typing import Annotated
 
 import tyro
 
+from retrac.cli.estimate import announced
 from retrac.errors import RetracError
-from retrac.influence.config import ComputeConfig, PlanConfig
+from retrac.influence.config import METHODS, AttributeConfig, ComputeConfig, PlanConfig
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,13 @@ class Outliers:
         default_factory=lambda: PlanConfig(plan="fast")
     )
     compute: tyro.conf.OmitArgPrefixes[ComputeConfig] = field(default_factory=ComputeConfig)
+    dry_run: bool = False
+    """Tell the time, memory and disk that it needs, and stop."""
 
     def __call__(self) -> None:
         """Rank, print the first and draw them."""
         from retrac.cli.tables import print_ranked
+        from retrac.influence.estimate import estimate_self_influence
         from retrac.influence.self_influence import check_method, self_influence, spread
         from retrac.report.outliers import write_outliers
         from retrac.training.run import Run
@@ -47,9 +51,16 @@ class Outliers:
             raise RetracError(f"--top must be at least 1, not {self.top}")
         run = Run.open(self.run)
         path = self.output or run.path / "outliers"
+        samples = spread(len(run.dataset), self.samples)
+        config = AttributeConfig(
+            tuple(METHODS), self.checkpoints, self.replay, self.parameters, self.plan, self.compute
+        )
+        estimate = estimate_self_influence(run, samples, config, path)
+        if not announced(estimate, path, self.dry_run):
+            return
         result = self_influence(
             run,
-            spread(len(run.dataset), self.samples),
+            samples,
             checkpoints=self.checkpoints,
             replay=self.replay,
             parameters=self.parameters,

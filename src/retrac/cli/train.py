@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from retrac.cli.estimate import announced
 from retrac.errors import RetracError
 from retrac.training.config import TrainConfig
 
@@ -26,18 +27,27 @@ class Train:
     sketch_size: int = 8192
     """With --record: about how many numbers a sketch has."""
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+    dry_run: bool = False
+    """Tell the time, memory and disk that it needs, and stop."""
 
     def __call__(self) -> None:
         """Train and say where the run is."""
         from accelerate import PartialState
 
+        from retrac.data.open import open_dataset
+        from retrac.training.estimate import estimate_training
         from retrac.training.loop import train
 
         if self.output is None:
             raise RetracError("train needs --output, the run folder to write")
         if self.sketch_size < 1:
             raise RetracError(f"--sketch-size must be at least 1, not {self.sketch_size}")
-        run = train(self.config, self.output, self.sketch_size if self.record else None)
+        record = self.sketch_size if self.record else None
+        dataset = open_dataset(self.config.data)
+        estimate = estimate_training(self.config, dataset, self.output, record)
+        if not announced(estimate, self.output, self.dry_run):
+            return
+        run = train(self.config, self.output, record, dataset)
         PartialState().print(  # one of several processes is enough
             f"{run.path}: {len(run.checkpoints)} checkpoints, loss curve in {run.path}/loss.png"
         )

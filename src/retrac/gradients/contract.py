@@ -34,27 +34,39 @@ def dots_and_norms(
     if not isinstance(directions, Directions):
         directions = Directions(dict(directions))
     check_directions(model, directions)
-    dots: list[Tensor] = []
-    squared_norms: list[Tensor] = []
-    dense: list[tuple[Tensor, Tensor]] = []
+    contracted = Contracted(directions)
+    losses = per_sample_gradients(model, per_sample_losses, contracted)
+    return contracted.totals(losses)
 
-    def consume(name: str, gradient: Gradient) -> None:
-        rows = directions.rows(name, gradient.layout)
+
+class Contracted:
+    """Takes gradients as they come, and adds up their inner products and squared norms."""
+
+    def __init__(self, directions: Directions) -> None:
+        self._directions = directions
+        self._dots: list[Tensor] = []
+        self._squared_norms: list[Tensor] = []
+        self._dense: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, name: str, gradient: Gradient) -> None:
+        """Contract one parameter's gradients."""
+        rows = self._directions.rows(name, gradient.layout)
         if isinstance(gradient, Dense):
-            dense.append((gradient.values, rows))
+            self._dense.append((gradient.values, rows))
             return
-        part, norms = gradient.dots_and_norms(rows)
-        dots.append(part)
-        squared_norms.append(norms)
+        dots, squared_norms = gradient.dots_and_norms(rows)
+        self._dots.append(dots)
+        self._squared_norms.append(squared_norms)
 
-    losses = per_sample_gradients(model, per_sample_losses, consume)
-    if dense:  # many and small: one product for all of them
-        values, rows = (torch.cat(parts, 1) for parts in zip(*dense, strict=True))
-        dots.append(values @ rows.T)
-        squared_norms.append(torch.linalg.vector_norm(values, dim=1).square())
-    if not dots:
-        return losses.new_zeros(len(losses), directions.count), torch.zeros_like(losses)
-    return torch.stack(dots).sum(0), torch.stack(squared_norms).sum(0)
+    def totals(self, losses: Tensor) -> tuple[Tensor, Tensor]:
+        """`dots [B, M]` and `squared_norms [B]`; zeros like the losses `[B]` where none came."""
+        if self._dense:  # many and small: one product for all of them
+            values, rows = (torch.cat(parts, 1) for parts in zip(*self._dense, strict=True))
+            self._dots.append(values @ rows.T)
+            self._squared_norms.append(torch.linalg.vector_norm(values, dim=1).square())
+        if not self._dots:
+            return losses.new_zeros(len(losses), self._directions.count), torch.zeros_like(losses)
+        return torch.stack(self._dots).sum(0), torch.stack(self._squared_norms).sum(0)
 
 
 def squared_norms(model: nn.Module, per_sample_losses: Callable[[], Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from retrac.gradients.inputs import EVERY, Inputs, Plain
 from retrac.gradients.layout import Layout
-from retrac.gradients.routes import Shape, contracts, tile_sizes, uses_gram_matrices
+from retrac.gradients.routes import Shape, choose, contraction_samples, tile_sizes
 
 PIECE = 2048
 """Numbers over which one matrix product sums: long sums are left to one core by BLAS."""
@@ -102,8 +102,11 @@ class Factored:
             positions=positions * self.group,
             inputs=width,
             outputs=self.b.shape[3],
+            pixels=self.inputs.pixels * self.group,
+            channels=self.inputs.channels,
             bands=self.inputs.bands,
             is_copied=self.inputs.is_copied,
+            number_bytes=self.b.element_size(),
         )
 
     def dot(self, directions: Tensor) -> Tensor:
@@ -113,27 +116,17 @@ class Factored:
     def dots_and_norms(self, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Inner products with directions `[M, n]`, `[B, M]`, and squared norms `[B]`."""
         shape, count = self.shape, len(directions)
-        if contracts(shape, count):
-            return self._contract(directions), self.squared_norm()
         tensor = directions.view(count, shape.groups, shape.inputs, shape.outputs)
         dots, norms = self.b.new_zeros(shape.batch, count), self.b.new_zeros(shape.batch)
-        for tile, values in self._tiles():
-            part = tensor[:, :, tile.inputs, tile.outputs]
-            dots[tile.samples] += _inner_products(values, part)
-            norms[tile.samples] += torch.linalg.vector_norm(values.flatten(1), dim=1).square()
+        if choose(shape, count) == "contract":
+            self._contract(tensor, dots, norms)
+        else:
+            self._write_out(tensor, dots, norms)
         return dots, norms
 
     def squared_norm(self) -> Tensor:
-        """Squared Euclidean norm of each sample's gradient, `[B]`.
-
-        By the Gram matrices of inputs and output gradients where positions are few.
-        """
-        if uses_gram_matrices(self.shape):
-            return self._norm_by_gram_matrices()
-        norms = self.b.new_zeros(len(self))
-        for tile, values in self._tiles():
-            norms[tile.samples] += torch.linalg.vector_norm(values.flatten(1), dim=1).square()
-        return norms
+        """Squared Euclidean norm of each sample's gradient, `[B]`."""
+        return self.dots_and_norms(self.b.new_empty(0, self.layout.size))[1]
 
     def materialise(self) -> Tensor:
         """The numbers, `[B, n]`."""
@@ -183,7 +176,7 @@ class Factored:
     def _tiles(self) -> Iterator[tuple[Tile, Tensor]]:
         """The gradient written out `[b, G, i, o]`, part by part."""
         shape = self.shape
-        samples, bands, outputs = tile_sizes(shape, self.b.element_size())
+        samples, bands, outputs = tile_sizes(shape)
         width = shape.inputs // shape.bands
         for sample in range(0, shape.batch, samples):
             for band in range(0, shape.bands, bands):
@@ -198,29 +191,37 @@ class Factored:
                     part = slice(output, output + outputs)
                     yield tile._replace(outputs=part), a.transpose(2, 3) @ b[..., part]
 
-    def _contract(self, directions: Tensor) -> Tensor:
-        """`Σ_p ⟨a_pᵀ D_m, b_p⟩`, without the gradient."""
-        shape = self.shape
-        a, b = (side.transpose(0, 1).flatten(1, 2) for side in self._whole())
-        tensor = directions.view(-1, shape.groups, shape.inputs, shape.outputs)
-        products = ((a @ tensor) * b).sum(-1)  # [M, G, B·P]
-        return products.unflatten(2, (shape.batch, -1)).sum((1, 3)).T
+    def _write_out(self, directions: Tensor, dots: Tensor, norms: Tensor) -> None:
+        """Contract the gradient itself, tile by tile."""
+        for tile, values in self._tiles():
+            if len(directions):
+                part = directions[:, :, tile.inputs, tile.outputs]
+                dots[tile.samples] += _inner_products(values, part)
+            norms[tile.samples] += torch.linalg.vector_norm(values.flatten(1), dim=1).square()
 
-    def _norm_by_gram_matrices(self) -> Tensor:
-        norms = self.b.new_empty(len(self))
-        samples, *_ = tile_sizes(self.shape, self.b.element_size())
+    def _contract(self, directions: Tensor, dots: Tensor, norms: Tensor) -> None:
+        """`Σ_p ⟨a_pᵀ D_m, b_p⟩` and `⟨a aᵀ, b bᵀ⟩`, without the gradient."""
+        samples = contraction_samples(self.shape, len(directions))
         for start in range(0, len(self), samples):
             part = slice(start, start + samples)
             a, b = self._factors(Tile(part, EVERY, EVERY, EVERY))
-            if a.shape[2] == 1:
-                products = a.square().sum(-1) * b.square().sum(-1)
-            else:
-                products = (a @ a.transpose(-1, -2)) * (b @ b.transpose(-1, -2))
-            norms[part] = products.flatten(1).sum(1)
-        return norms.clamp(min=0)  # rounding can take a vanishing norm below zero
+            norms[part] = _squared_norms(a, b)
+            batch, groups, positions, _ = a.shape
+            left, right = (side.transpose(0, 1).flatten(1, 2) for side in (a, b))
+            products = ((left @ directions) * right).sum(-1)  # [M, G, b·P]
+            dots[part] = products.view(len(directions), groups, batch, positions).sum((1, 3)).T
 
 
 Gradient = Dense | Factored
+
+
+def _squared_norms(a: Tensor, b: Tensor) -> Tensor:
+    """Of `Σ_p a_p b_pᵀ` with factors `[B, G, P, ·]`, `[B]`, by their Gram matrices."""
+    if a.shape[2] == 1:
+        products = a.square().sum(-1) * b.square().sum(-1)
+    else:
+        products = (a @ a.transpose(-1, -2)) * (b @ b.transpose(-1, -2))
+    return products.flatten(1).sum(1).clamp(min=0)  # rounding can take a vanishing one below zero
 
 
 def _inner_products(values: Tensor, directions: Tensor) -> Tensor:

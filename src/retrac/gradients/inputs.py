@@ -32,6 +32,11 @@ class Inputs(Protocol):
         ...
 
     @property
+    def pixels(self) -> int:
+        """Places of a sample where such numbers lie."""
+        ...
+
+    @property
     def is_copied(self) -> bool:
         """Whether `take` makes a copy."""
         ...
@@ -61,6 +66,11 @@ class Plain:
     def channels(self) -> int:
         """I."""
         return self.values.shape[3]
+
+    @property
+    def pixels(self) -> int:
+        """P."""
+        return self.values.shape[2]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -104,6 +114,11 @@ class Patches:
     def channels(self) -> int:
         """C/G."""
         return self.images.shape[1] // self.groups
+
+    @property
+    def pixels(self) -> int:
+        """H·W."""
+        return self.images.shape[2] * self.images.shape[3]
 
     @property
     def bands(self) -> int:

@@ -1,13 +1,64 @@
-"""What a contraction of a factored gradient costs, and so which way it takes.
+"""What each way of contracting a factored gradient takes, and so which one is taken.
 
-Counted in operations and in bytes moved: a gradient that does not fit into the cache is slow to
-write, and so are directions that are read again for every few samples.
+Counted in operations and in bytes moved, which matter as much: a gradient that does not fit into
+the cache is slow to write, and so are directions that are read again for every few samples.
+
+Routes differ in rounding. So a route follows from sizes and a usual machine's balance alone, never
+from the speed of the machine at hand.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Literal
 
 TILE_BYTES = 16 * 2**20
 """The largest temporary of a contraction; some of them fit into the cache together."""
+
+CACHED = 0.5
+"""What a byte counts that is written or read within the cache, in bytes of memory."""
+
+Route = Literal["contract", "write out", "project", "vector"]
+"""`contract`: inputs with directions, norms by Gram matrices; the gradient is never formed.
+`write out`: the gradient in tiles, each contracted while it is in the cache.
+`project`: both sides to the few channels of a sketch, then written out.
+`vector`: a dense gradient, which is there already."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a computation takes.
+
+    Attributes:
+        operations: additions and multiplications.
+        bytes: read and written in memory.
+    """
+
+    operations: float
+    bytes: float
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(self.operations + other.operations, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How fast a machine is.
+
+    Attributes:
+        operations: per second, in matrix products of the size of a layer's.
+        bytes: per second, of what a product reads from memory.
+    """
+
+    operations: float
+    bytes: float
+
+    def seconds(self, work: Work) -> float:
+        """Predicted time: moving and computing hardly overlap in products as thin as these."""
+        return work.operations / self.operations + work.bytes / self.bytes
+
+
+USUAL = Machine(operations=80e9, bytes=10e9)
+"""Two processor cores. What decides is the ratio, 8 operations per byte; GPUs are near 12."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +71,11 @@ class Shape:
         positions: P of one gradient.
         inputs: numbers I per position and group.
         outputs: output gradients O per position and group.
+        pixels: places of one gradient where the channels of its inputs lie; for plain inputs P.
+        channels: numbers of such a place per group; for plain inputs I.
         bands: parts of the inputs that can be had alone.
         is_copied: whether having the inputs costs a copy.
+        number_bytes: of one number.
     """
 
     batch: int
@@ -29,40 +83,123 @@ class Shape:
     positions: int
     inputs: int
     outputs: int
-    bands: int
-    is_copied: bool
+    pixels: int
+    channels: int
+    bands: int = 1
+    is_copied: bool = False
+    number_bytes: int = 4
 
     @property
     def numbers(self) -> int:
         """n, of one gradient."""
         return self.groups * self.inputs * self.outputs
 
+    @property
+    def operations(self) -> int:
+        """Of writing all gradients out, or of the layer's own forward pass."""
+        return 2 * self.batch * self.numbers * self.positions
 
-def contracts(shape: Shape, directions: int) -> bool:
-    """Whether inner products take fewer operations without the gradient.
-
-    Per number of it: P·M to multiply inputs with directions first, against P + M.
-    """
-    positions = shape.positions
-    return 0 < positions * directions <= positions + directions
-
-
-def uses_gram_matrices(shape: Shape) -> bool:
-    """Whether a norm takes fewer operations by `P × P` matrices than by the gradient."""
-    return shape.positions * (shape.inputs + shape.outputs) <= shape.inputs * shape.outputs
+    @property
+    def rows(self) -> int:
+        """Positions of all gradients and groups, B·G·P."""
+        return self.batch * self.groups * self.positions
 
 
-def tile_sizes(shape: Shape, bytes_per_number: int) -> tuple[int, int, int]:
+def choose(shape: Shape, directions: int) -> Route:
+    """The cheapest route to inner products with so many directions, and norms."""
+    routes = contractions(shape, directions)
+    return min(routes, key=lambda route: USUAL.seconds(routes[route]))
+
+
+def contractions(shape: Shape, directions: int) -> dict[Route, Work]:
+    """What each route takes to inner products with so many directions, and norms."""
+    return {
+        "contract": contracted(shape, directions),
+        "write out": written_out(shape, directions),
+    }
+
+
+def contracted(shape: Shape, directions: int) -> Work:
+    """Inputs times directions, `[B·P, I] @ [I, O]` for each, and `P × P` matrices for norms."""
+    slices = ceil(shape.batch / contraction_samples(shape, directions))
+    products = shape.rows * directions * shape.outputs
+    gram = shape.rows * shape.positions if shape.positions > 1 else 0
+    sides = shape.inputs + shape.outputs
+    return Work(
+        2 * products * (shape.inputs + 1) + 2 * max(gram, shape.rows) * sides + 2 * gram,
+        _factor_bytes(shape, reads=2)
+        + _direction_bytes(shape, directions, slices)
+        + CACHED * 4 * (products + gram) * shape.number_bytes,
+    )
+
+
+def written_out(shape: Shape, directions: int) -> Work:
+    """The gradient `[I, P] @ [P, O]` in tiles, each times directions and squared."""
+    samples, _, outputs = tile_sizes(shape)
+    numbers = shape.batch * shape.numbers
+    touched = 3 if directions else 2
+    return Work(
+        2 * numbers * (shape.positions + directions + 1),
+        _factor_bytes(shape, reads=ceil(shape.outputs / outputs))
+        + _direction_bytes(shape, directions, ceil(shape.batch / samples))
+        + CACHED * touched * numbers * shape.number_bytes,
+    )
+
+
+def projected(shape: Shape, inputs: int, outputs: int) -> Work:
+    """Both sides to so many channels each, and then written out."""
+    pixels = shape.batch * shape.groups * shape.pixels
+    kernel = shape.inputs // shape.channels
+    small = replace(shape, inputs=kernel * inputs, outputs=outputs, channels=inputs)
+    operations, numbers = 0, 0
+    if inputs < shape.channels:
+        operations += 2 * pixels * shape.channels * inputs
+        numbers += pixels * (shape.channels + inputs)
+    if outputs < shape.outputs:
+        operations += 2 * shape.rows * shape.outputs * outputs
+        numbers += shape.rows * (shape.outputs + outputs)
+    return Work(operations, numbers * shape.number_bytes) + written_out(small, 0)
+
+
+def dense(batch: int, numbers: int, directions: int, number_bytes: int) -> Work:
+    """Vectors times directions, and squared; both are first put beside those of other layers."""
+    return Work(
+        2 * batch * numbers * (directions + 1), 3 * (batch + directions) * numbers * number_bytes
+    )
+
+
+def tile_sizes(shape: Shape) -> tuple[int, int, int]:
     """Samples, bands and outputs of the parts in which a gradient is written out.
 
     As many samples as possible, since directions are read once for all samples of a part.
     """
-    room = max(1, TILE_BYTES // bytes_per_number)
-    samples, bands = shape.batch, shape.bands
+    room = max(1, TILE_BYTES // shape.number_bytes)
+    samples, bands = max(1, shape.batch), shape.bands
     patches = shape.groups * shape.positions * shape.inputs
     if shape.is_copied and shape.batch * patches > room:
         bands = 1
         samples = max(1, min(shape.batch, room // (patches // shape.bands)))
-    column = samples * shape.groups * shape.inputs * bands // shape.bands
+    column = max(1, samples * shape.groups * shape.inputs * bands // shape.bands)
     outputs = max(1, min(shape.outputs, room // column))
     return samples, bands, outputs
+
+
+def contraction_samples(shape: Shape, directions: int) -> int:
+    """Samples that are contracted at a time, so that temporaries stay small."""
+    room = max(1, TILE_BYTES // shape.number_bytes)
+    patches = shape.inputs if shape.is_copied else 0
+    widest = max(patches, directions * shape.outputs, shape.positions)
+    return max(1, min(shape.batch, room // max(1, shape.groups * shape.positions * widest)))
+
+
+def _factor_bytes(shape: Shape, reads: int) -> float:
+    """Inputs and output gradients from memory; patches are copied, then read in the cache."""
+    pixels = shape.batch * shape.groups * shape.pixels * shape.channels
+    again = CACHED * shape.rows * shape.inputs * (reads if shape.is_copied else reads - 1)
+    copies = CACHED * shape.rows * shape.inputs if shape.is_copied else 0
+    return (pixels + shape.rows * shape.outputs + again + copies) * shape.number_bytes
+
+
+def _direction_bytes(shape: Shape, directions: int, slices: int) -> float:
+    """Directions are too many for the cache: read for every slice of the batch."""
+    return slices * directions * shape.numbers * shape.number_bytes

@@ -11,7 +11,7 @@ from retrac.files import remove
 from retrac.influence.attribution import KIND, Attribution
 from retrac.influence.config import AttributeConfig, ComputeConfig, PlanConfig
 from retrac.influence.exact import Scored, exact_scores
-from retrac.influence.indexed import index_scores, open_index
+from retrac.influence.indexed import as_indexed, index_scores, open_index
 from retrac.influence.parts import Parts, digest, parts_beside
 from retrac.influence.queries import Queries, open_queries
 from retrac.influence.scorer import Scorer, stack_visits
@@ -74,12 +74,7 @@ def attribute(
     )
     found = open_index(run, config) if index or recorded else None
     if found is not None:
-        config = replace(
-            config,
-            checkpoints=tuple(found.epochs),
-            replay=str(found.config["replay"]),
-            parameters=str(found.config["parameters"]),
-        )
+        config = as_indexed(config, found)
     scorer = Scorer.of(run, config)
     if isinstance(queries, str):
         queries = open_queries(run, queries, query_seed)

@@ -1,6 +1,6 @@
 """Exact scores of some samples, in pieces that are kept until the whole is done."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ from diffusers import UNet2DModel
 
 from retrac.influence.ahead import ahead
 from retrac.influence.memory import Split
-from retrac.influence.parts import Parts
+from retrac.influence.parts import Left, Parts
 from retrac.influence.queries import Queries
 from retrac.influence.replay import Replay
 from retrac.influence.scorer import Scorer
@@ -36,17 +36,18 @@ class Scored:
 
 def exact_scores(scorer: Scorer, queries: Queries, samples: np.ndarray, parts: Parts) -> Scored:
     """Score some samples, given by their indices; pieces that are there are not computed again."""
-    work = _Work(scorer, queries, samples, parts)
-    work.do()
-    return work.assemble()
+    work = ExactWork(scorer, queries, samples)
+    work.do(parts)
+    return work.assemble(parts)
 
 
-class _Work:
-    def __init__(self, scorer: Scorer, queries: Queries, samples: np.ndarray, parts: Parts) -> None:
+class ExactWork:
+    """The pieces into which the work falls, and the work."""
+
+    def __init__(self, scorer: Scorer, queries: Queries, samples: np.ndarray) -> None:
         self.scorer = scorer
         self.queries = queries
         self.samples = samples
-        self.parts = parts
         self.split: Split = scorer.split(scorer.model(scorer.replays[-1]), len(queries))
         size = self.split.queries
         self.blocks = [
@@ -54,7 +55,20 @@ class _Work:
             for start in range(0, len(queries), size)
         ]
 
-    def do(self) -> None:
+    def left(self, there: Container[str]) -> Left:
+        """What is not there yet, by the names of the pieces that are."""
+        checkpoints = draws = visits = 0
+        for replay in self.scorer.replays:
+            missing = [
+                (block, [s for name, s in self._pieces(replay, block).items() if name not in there])
+                for block in self.blocks
+            ]
+            checkpoints += any(samples for _, samples in missing)
+            draws += sum(len(block) * self.scorer.draws for block, samples in missing if samples)
+            visits += sum(len(s) * len(replay.epochs) for _, samples in missing for s in samples)
+        return Left(checkpoints, draws, visits)
+
+    def do(self, parts: Parts) -> None:
         """Compute all parts that are not there yet."""
         total = sum(
             len(block) * self.scorer.draws + len(self.samples) * len(replay.epochs)
@@ -66,14 +80,14 @@ class _Work:
                 model: UNet2DModel | None = None
                 for block in self.blocks:
                     pieces = self._pieces(replay, block)
-                    missing = {name: s for name, s in pieces.items() if name not in self.parts}
+                    missing = {name: s for name, s in pieces.items() if name not in parts}
                     done = sum(len(s) for name, s in pieces.items() if name not in missing)
                     advance(done * len(replay.epochs), note=f"epoch {replay.checkpoint.epoch}")
                     if not missing:
                         advance(len(block) * self.scorer.draws)
                         continue
                     model = model or self.scorer.model(replay)
-                    self._do_block(model, replay, block, missing, advance)
+                    self._do_block(model, replay, block, missing, parts, advance)
 
     def _do_block(
         self,
@@ -81,6 +95,7 @@ class _Work:
         replay: Replay,
         block: np.ndarray,
         missing: dict[str, np.ndarray],
+        parts: Parts,
         advance: Callable[..., None],
     ) -> None:
         gradients = self.scorer.directions(
@@ -91,24 +106,24 @@ class _Work:
             self.split,
             lambda timesteps: advance(timesteps * self.scorer.plan.noises),
         )
-        self.parts.put(_name(replay, block), {"norms": gradients.norms.numpy()})
+        parts.put(_name(replay, block), {"norms": gradients.norms.numpy()})
         loaded = ahead(missing.items(), lambda item: self.scorer.visits(replay, item[1]))
         for (name, samples), visits in loaded:
             found = self.scorer.scores(
                 model, replay, samples, visits, gradients.directions, self.split
             )
-            self.parts.put(name, found.arrays())
+            parts.put(name, found.arrays())
             advance(len(samples) * len(replay.epochs))
 
-    def assemble(self) -> Scored:
+    def assemble(self, parts: Parts) -> Scored:
         """Put the parts together."""
         scores, norms, timesteps, query_norms = [], [], [], []
         for replay in self.scorer.replays:
             by_block, by_query = [], []
             for block in self.blocks:
-                found = [self.parts.get(name) for name in self._pieces(replay, block)]
+                found = [parts.get(name) for name in self._pieces(replay, block)]
                 by_block.append(np.concatenate([part["scores"] for part in found], axis=2))
-                by_query.append(self.parts.get(_name(replay, block))["norms"])
+                by_query.append(parts.get(_name(replay, block))["norms"])
             scores.append(np.concatenate(by_block, axis=1))
             norms.append(np.concatenate([part["norms"] for part in found]))
             timesteps.append(np.concatenate([part["timesteps"] for part in found]))

@@ -1,8 +1,14 @@
 """Making an index of a run, and answering queries from one."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers import UNet2DModel
+from torch import Tensor
 
 from retrac.diffusion.loss import fast_memory_format
 from retrac.errors import RetracError
@@ -10,6 +16,7 @@ from retrac.gradients.sketch import Sides, allocate, measure_sides, sketch_size
 from retrac.influence.ahead import ahead
 from retrac.influence.config import METHODS, AttributeConfig, IndexConfig
 from retrac.influence.exact import CHUNK, Scored
+from retrac.influence.parts import Left
 from retrac.influence.queries import Queries
 from retrac.influence.ranking import evenly_spread
 from retrac.influence.replay import Replay
@@ -40,17 +47,8 @@ def build_index(run: Run, config: IndexConfig | None = None) -> Index:
             has changed, a gradient is not finite, too little memory or space.
     """
     config = config or IndexConfig()
-    scorer = Scorer.of(
-        run,
-        AttributeConfig(
-            methods=tuple(METHODS),
-            checkpoints=config.checkpoints,
-            replay=config.replay,
-            parameters=config.parameters,
-            compute=config.compute,
-        ),
-    )
-    index = _begin(scorer, config)
+    scorer = index_scorer(run, config)
+    index = begin_index(scorer, config)
     samples = len(run.dataset)
     total = samples * sum(len(replay.epochs) for replay in scorer.replays)
     with progress("index", total, "gradients") as advance:
@@ -87,6 +85,30 @@ def build_index(run: Run, config: IndexConfig | None = None) -> Index:
     return index
 
 
+def index_scorer(run: Run, config: IndexConfig) -> Scorer:
+    """What computes an index: every method, at the replayed visits."""
+    return Scorer.of(
+        run,
+        AttributeConfig(
+            methods=tuple(METHODS),
+            checkpoints=config.checkpoints,
+            replay=config.replay,
+            parameters=config.parameters,
+            compute=config.compute,
+        ),
+    )
+
+
+def index_left(scorer: Scorer, path: Path) -> Left:
+    """What the index in a folder lacks."""
+    visits = [
+        sum(piece.stop - piece.start for piece in _missing(scorer, path, replay))
+        * len(replay.epochs)
+        for replay in scorer.replays
+    ]
+    return Left(checkpoints=sum(count > 0 for count in visits), draws=0, visits=sum(visits))
+
+
 def open_index(run: Run, config: AttributeConfig) -> Index:
     """Open a run's index or recording, for queries.
 
@@ -121,6 +143,16 @@ def open_index(run: Run, config: AttributeConfig) -> Index:
     return index
 
 
+def as_indexed(config: AttributeConfig, index: Index) -> AttributeConfig:
+    """The same settings, with those that the index has decided."""
+    return replace(
+        config,
+        checkpoints=tuple(index.epochs),
+        replay=str(index.config["replay"]),
+        parameters=str(index.config["parameters"]),
+    )
+
+
 def index_scores(scorer: Scorer, index: Index, queries: Queries) -> Scored:
     """Estimate all samples' scores by inner products of sketches."""
     run, methods = scorer.run, scorer.config.methods
@@ -143,19 +175,33 @@ def index_scores(scorer: Scorer, index: Index, queries: Queries) -> Scored:
                 advance,
             )
             part = index.checkpoint(replay.checkpoint.epoch)
-            found = [part.read(piece) for piece in part.chunks]
-            products = [
-                torch.einsum("mqd,msd->mqs", directions, torch.from_numpy(read.sketches[rows]))
-                for read in found
-            ]
-            scores.append(torch.cat(products, 2).numpy())
-            norms.append(np.concatenate([read.norms for read in found]))
-            timesteps.append(np.concatenate([read.timesteps for read in found]))
+            found = [piece_scores(part, piece, rows, directions) for piece in part.chunks]
+            scores.append(np.concatenate([score for score, _, _ in found], axis=2))
+            norms.append(np.concatenate([norm for _, norm, _ in found]))
+            timesteps.append(np.concatenate([timestep for _, _, timestep in found]))
             query_norms.append(by_timestep.numpy())
     return Scored(np.stack(scores, axis=1), norms, timesteps, np.stack(query_norms))
 
 
-def _begin(scorer: Scorer, config: IndexConfig) -> Index:
+def piece_scores(
+    part: IndexedCheckpoint, piece: slice, methods: Sequence[int], directions: Tensor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores `[M, Q, S]` of one piece of an index, with the norms and timesteps of its visits."""
+    read = part.read(piece)
+    sketches = torch.from_numpy(read.sketches[methods])
+    return (
+        torch.einsum("mqd,msd->mqs", directions, sketches).numpy(),
+        read.norms,
+        read.timesteps,
+    )
+
+
+def begin_index(scorer: Scorer, config: IndexConfig) -> Index:
+    """Begin a run's index, or go on with it.
+
+    Raises:
+        RetracError: it has one of other settings.
+    """
     run, path = scorer.run, scorer.run.path / INDEX
     settings = {
         "kind": "replayed",
@@ -169,7 +215,12 @@ def _begin(scorer: Scorer, config: IndexConfig) -> Index:
     }
     if (path / CONFIG).is_file():
         return Index.begin(path, settings)
-    by_checkpoint = [_sides(scorer, replay) for replay in scorer.replays]
+    return Index.begin(path, {**settings, **lay_out(scorer, scorer.replays, config.sketch_size)})
+
+
+def lay_out(scorer: Scorer, replays: Sequence[Replay], asked: int) -> dict[str, Any]:
+    """What `index.json` says of its sketches: `size`, and `sizes` of each parameter's part."""
+    by_checkpoint = [_sides(scorer, replay) for replay in replays]
     first = by_checkpoint[0]
     sides = {
         name: Sides(
@@ -180,9 +231,9 @@ def _begin(scorer: Scorer, config: IndexConfig) -> Index:
         )
         for name in first
     }
-    sizes = allocate(sides, config.sketch_size)
+    sizes = allocate(sides, asked)
     kept = {name: list(sizes[name]) for name in sizes}
-    return Index.begin(path, {**settings, "size": sketch_size(sides, sizes), "sizes": kept})
+    return {"size": sketch_size(sides, sizes), "sizes": kept}
 
 
 def _sides(scorer: Scorer, replay: Replay) -> dict[str, Sides]:
@@ -197,6 +248,12 @@ def _sides(scorer: Scorer, replay: Replay) -> dict[str, Sides]:
     return measure_sides(
         model, lambda: scorer.run.objective.losses(model, images, timesteps, noise)
     )
+
+
+def _missing(scorer: Scorer, path: Path, replay: Replay) -> list[slice]:
+    part = IndexedCheckpoint(path / f"epoch-{replay.checkpoint.epoch:04d}")
+    begun = (part.path / "done.zarr").is_dir()
+    return part.missing if begun else [slice(0, len(scorer.run.dataset))]
 
 
 def _range(piece: slice) -> np.ndarray:

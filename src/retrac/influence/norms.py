@@ -87,7 +87,7 @@ def norms(
     total = len(chosen) * (len(spread) + 1 + len(many))
     with progress("norms", total, "gradients") as advance:
         for checkpoint in chosen:
-            measure = _Measure(run, checkpoint, device, compute, advance)
+            measure = Measure(run, checkpoint, device, compute, advance)
             image, moment, noise = measure.inputs(np.array([sample]))
             along = torch.cat((torch.from_numpy(spread), moment))
             size = (len(along), *image.shape[1:])
@@ -120,8 +120,19 @@ def norms(
     )
 
 
-class _Measure:
-    """Norms at one checkpoint."""
+class Measure:
+    """Norms at one checkpoint.
+
+    Args:
+        run: a training run.
+        checkpoint: its weights.
+        device: where to compute.
+        compute: how much memory may be used.
+        advance: told how many gradients each pass has done.
+
+    Attributes:
+        rows: images in a pass.
+    """
 
     def __init__(
         self,
@@ -138,7 +149,7 @@ class _Measure:
         model = checkpoint.load(run.shape).to(device)
         self._model: nn.Module = model
         self._objective: Objective = run.objective
-        self._rows = rows_within(model, run.objective, run.shape, compute)
+        self.rows = rows_within(model, run.objective, run.shape, compute)
 
     def inputs(self, indices: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Images, timesteps and noise of the last epoch before the checkpoint."""
@@ -150,7 +161,7 @@ class _Measure:
     ) -> np.ndarray:
         """Norms `[B]`, float32."""
         found = []
-        for parts in zip(*(t.split(self._rows) for t in (images, timesteps, noise)), strict=True):
+        for parts in zip(*(t.split(self.rows) for t in (images, timesteps, noise)), strict=True):
             x, t, e = (part.to(self._device) for part in parts)
             x, e = fast_memory_format(x), fast_memory_format(e)
             found.append(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -13,6 +14,21 @@ from retrac.errors import RetracError
 from retrac.files import read_json, remove, write_json, write_whole
 
 SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Left:
+    """Work of which there are no pieces yet.
+
+    Attributes:
+        checkpoints: to be loaded.
+        draws: gradients of the query side.
+        visits: gradients of the train side.
+    """
+
+    checkpoints: int
+    draws: int
+    visits: int
 
 
 class Parts:
@@ -81,6 +97,11 @@ class Parts:
 def parts_beside(path: Path) -> Path:
     """Where the pieces of a result at `path` are kept until it is whole."""
     return path.resolve().with_name(path.resolve().name + ".parts")
+
+
+def kept_beside(path: Path) -> frozenset[str]:
+    """Names of the pieces of a result at `path` that are kept."""
+    return frozenset(piece.stem for piece in parts_beside(path).glob("*.npz"))
 
 
 def digest(*contents: Any) -> str:

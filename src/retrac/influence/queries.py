@@ -56,8 +56,8 @@ def open_queries(run: Run, text: str, seed: int = 0) -> Queries:
     Raises:
         RetracError: no such samples or files, or images of another size.
     """
-    if match := re.fullmatch(r"generated:(\d+)", text):
-        return generated(run, _count(match[1], text), seed)
+    if count := to_generate(text):
+        return generated(run, count, seed)
     if match := re.fullmatch(r"train:(\d+)", text):
         count, size = _count(match[1], text), len(run.dataset)
         if count > size:
@@ -76,6 +76,21 @@ def open_queries(run: Run, text: str, seed: int = 0) -> Queries:
     return Queries(path.stem or "images", images, tuple(ids), ("",) * len(ids))
 
 
+def to_generate(text: str) -> int:
+    """How many images a text asks to be generated."""
+    match = re.fullmatch(r"generated:(\d+)", text)
+    return _count(match[1], text) if match else 0
+
+
+def stand_in(run: Run, text: str, seed: int = 0) -> Queries:
+    """As `open_queries`, but with training samples in place of images yet to be generated."""
+    count = to_generate(text)
+    if not count:
+        return open_queries(run, text, seed)
+    samples = [index % len(run.dataset) for index in range(count)]
+    return training_samples(run, _generated_name(count, seed), samples)
+
+
 def generated(run: Run, count: int, seed: int) -> Queries:
     """Images that the run's last checkpoint makes by DDIM in 50 steps."""
     checkpoint = run.checkpoints[-1]
@@ -88,7 +103,7 @@ def generated(run: Run, count: int, seed: int) -> Queries:
         steps=STEPS,
     )
     ids = tuple(f"generated/seed-{seed}/{index:04d}" for index in range(count))
-    return Queries(f"generated-{count}-seed-{seed}", images, ids, ("",) * count)
+    return Queries(_generated_name(count, seed), images, ids, ("",) * count)
 
 
 def training_samples(run: Run, name: str, indices: Sequence[int]) -> Queries:
@@ -110,6 +125,10 @@ def training_samples(run: Run, name: str, indices: Sequence[int]) -> Queries:
         tuple(dataset.ids[index] for index in indices),
         tuple(labels[index] for index in indices),
     )
+
+
+def _generated_name(count: int, seed: int) -> str:
+    return f"generated-{count}-seed-{seed}"
 
 
 def _count(number: str, text: str) -> int:

@@ -1,19 +1,23 @@
 """Self-influence: a sample's score on itself. Outliers have a large one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from diffusers import UNet2DModel
 
 from retrac.errors import RetracError, unknown
 from retrac.files import remove
 from retrac.influence.config import METHODS, AttributeConfig, ComputeConfig, PlanConfig
-from retrac.influence.parts import Parts, parts_beside
+from retrac.influence.memory import Split
+from retrac.influence.parts import Left, Parts, parts_beside
 from retrac.influence.queries import training_samples
 from retrac.influence.ranking import Ranked, evenly_spread, ranked
+from retrac.influence.replay import Replay
+from retrac.influence.sample_scores import SampleScores
 from retrac.influence.scorer import Scorer, stack_visits
 from retrac.influence.store import open_result, refuse_other, save_result
 from retrac.progress import progress
@@ -104,7 +108,7 @@ def self_influence(
         remove(parts_beside(path))  # of a run that was stopped just after it had saved
         return found
     parts = Parts(path and parts_beside(path), settings)
-    blocks = [indices[start : start + BLOCK] for start in range(0, len(indices), BLOCK)]
+    blocks = blocks_of(indices)
     _compute(scorer, blocks, parts)
     result = SelfInfluence(
         _assemble(scorer, indices, blocks, parts), {**settings, "run": run.facts}
@@ -113,6 +117,22 @@ def self_influence(
         save_result(path, KIND, result.dataset, result.config)
         parts.discard()
     return result
+
+
+def blocks_of(indices: np.ndarray) -> list[np.ndarray]:
+    """The samples of each finished piece of work."""
+    return [indices[start : start + BLOCK] for start in range(0, len(indices), BLOCK)]
+
+
+def left(scorer: Scorer, blocks: Sequence[np.ndarray], there: Container[str]) -> Left:
+    """What is not there yet, by the names of the pieces that are."""
+    checkpoints = draws = visits = 0
+    for epoch, replay in enumerate(scorer.replays):
+        missing = sum(len(block) for block in blocks if _name(epoch, block) not in there)
+        checkpoints += missing > 0
+        draws += missing * scorer.draws
+        visits += missing * len(replay.epochs)
+    return Left(checkpoints, draws, visits)
 
 
 def check_method(method: str) -> None:
@@ -155,17 +175,7 @@ def _compute(scorer: Scorer, blocks: list[np.ndarray], parts: Parts) -> None:
                 scores, timesteps = [], []
                 for start in range(0, len(block), split.queries):
                     samples = block[start : start + split.queries]
-                    images = training_samples(scorer.run, "", [int(index) for index in samples])
-                    directions = scorer.directions(
-                        model,
-                        replay,
-                        images.tensors(),
-                        images.ids,
-                        split,
-                        lambda done: advance(done * scorer.plan.noises),
-                    ).directions
-                    visits = scorer.visits(replay, samples)
-                    found = scorer.scores(model, replay, samples, visits, directions, split)
+                    found = _of_block(scorer, model, replay, samples, split, advance)
                     scores.append(np.diagonal(found.scores, axis1=1, axis2=2))
                     timesteps.append(found.timesteps)
                 parts.put(
@@ -175,6 +185,28 @@ def _compute(scorer: Scorer, blocks: list[np.ndarray], parts: Parts) -> None:
                         "timesteps": np.concatenate(timesteps),
                     },
                 )
+
+
+def _of_block(
+    scorer: Scorer,
+    model: UNet2DModel,
+    replay: Replay,
+    samples: np.ndarray,
+    split: Split,
+    advance: Callable[..., None],
+) -> SampleScores:
+    """Some samples' scores on each other; their directions are let go before the next are made."""
+    images = training_samples(scorer.run, "", [int(index) for index in samples])
+    directions = scorer.directions(
+        model,
+        replay,
+        images.tensors(),
+        images.ids,
+        split,
+        lambda done: advance(done * scorer.plan.noises),
+    ).directions
+    visits = scorer.visits(replay, samples)
+    return scorer.scores(model, replay, samples, visits, directions, split)
 
 
 def _assemble(

@@ -107,6 +107,10 @@ class TrainConfig:
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise RetracError(f"--ema-decay must be between 0 and 1, not {self.ema_decay}")
 
+    def has_checkpoint(self, epoch: int) -> bool:
+        """Whether there is a checkpoint after so many epochs."""
+        return epoch % self.checkpoint_every == 0 or epoch == self.epochs
+
     def with_preset(self, preset: dict[str, Any]) -> "TrainConfig":
         """The same configuration with a dataset's published training settings.
 

@@ -40,19 +40,8 @@ def generate_images(
         RetracError: other images in the folder, no such checkpoint, numbers out of range, or no
             space left.
     """
-    timesteps = run.config.objective.timesteps
-    if count < 1 or not 1 <= steps <= timesteps or not 0 <= eta <= 1:
-        raise RetracError(
-            f"--count must be at least 1, --steps 1 to {timesteps} and --eta 0 to 1, not {count}, "
-            f"{steps} and {eta}"
-        )
     folder = folder.resolve()
-    names = {f"{index:04d}.png" for index in range(count)}
-    if other := sorted(file.name for file in folder.glob("*.png") if file.name not in names):
-        raise RetracError(
-            f"{folder} holds other images ({other[0]}), which would be taken for queries with "
-            "these: choose another --output"
-        )
+    refuse_unfit(run, folder, count, steps, eta)
     checkpoint = choose_checkpoints(run, () if epoch is None else (epoch,))[-1]
     images = generate(
         checkpoint.load_for_generation(run.shape).to(choose_device(device)),
@@ -70,3 +59,23 @@ def generate_images(
     with write_whole(sheet) as temporary:
         grid(images).save(temporary, format="png")
     return sheet
+
+
+def refuse_unfit(run: Run, folder: Path, count: int, steps: int, eta: float) -> None:
+    """Refuse what cannot be generated, or not into that folder.
+
+    Raises:
+        RetracError: other images in the folder, or numbers out of range.
+    """
+    timesteps = run.config.objective.timesteps
+    if count < 1 or not 1 <= steps <= timesteps or not 0 <= eta <= 1:
+        raise RetracError(
+            f"--count must be at least 1, --steps 1 to {timesteps} and --eta 0 to 1, not {count}, "
+            f"{steps} and {eta}"
+        )
+    names = {f"{index:04d}.png" for index in range(count)}
+    if other := sorted(file.name for file in folder.glob("*.png") if file.name not in names):
+        raise RetracError(
+            f"{folder} holds other images ({other[0]}), which would be taken for queries with "
+            "these: choose another --output"
+        )

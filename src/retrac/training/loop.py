@@ -43,7 +43,12 @@ STATE_SECONDS = 60.0
 """How much training a `kill -9` can lose; the result does not depend on it."""
 
 
-def train(config: TrainConfig, output: str | Path, record: int | None = None) -> Run:
+def train(
+    config: TrainConfig,
+    output: str | Path,
+    record: int | None = None,
+    dataset: ImageDataset | None = None,
+) -> Run:
     """Train, or go on with a training that was stopped; the weights are the same either way.
 
     Args:
@@ -51,6 +56,7 @@ def train(config: TrainConfig, output: str | Path, record: int | None = None) ->
         output: the run folder.
         record: record every visit's gradient in about so many numbers a sample; see
             `training/recording.py`.
+        dataset: what `config.data` names, where it is open already.
 
     Raises:
         RetracError: `output` holds another run, the configuration does not fit the dataset, a loss
@@ -58,14 +64,10 @@ def train(config: TrainConfig, output: str | Path, record: int | None = None) ->
         Interrupted: stopped by a signal; the state is saved.
     """
     output = Path(output)
-    AcceleratorState._reset_state()  # it refuses another precision than an earlier training's
-    try:
-        accelerator = Accelerator(mixed_precision=config.mixed_precision)
-    except ValueError as error:  # a precision that the device does not have
-        raise RetracError(f"--mixed-precision {config.mixed_precision}: {error}") from error
-    dataset = open_dataset(config.data)
+    accelerator = make_accelerator(config)
+    dataset = dataset or open_dataset(config.data)
     ledger = Ledger(config.seed, len(dataset), config.objective.timesteps)
-    model = _first_weights(config, dataset.shape)
+    model = first_weights(config, dataset.shape)
     if accelerator.is_main_process:
         parameters = sum(p.numel() for p in model.parameters())
         begin(output, config, dataset, ledger, parameters)
@@ -78,12 +80,14 @@ def train(config: TrainConfig, output: str | Path, record: int | None = None) ->
         recording = Recorder(Index.open(output / RECORDED), model, ledger, accelerator)
     elif (output / RECORDED).exists():
         raise RetracError(f"{output} is being recorded: give --record to go on with it")
-    _Training(config, output, accelerator, dataset, ledger, model, recording).run()
+    Training(config, output, accelerator, dataset, ledger, model, recording).run()
     accelerator.wait_for_everyone()
     return Run.open(output)
 
 
-class _Training:
+class Training:
+    """A run folder, a network and its optimiser, step by step."""
+
     def __init__(
         self,
         config: TrainConfig,
@@ -111,9 +115,11 @@ class _Training:
 
     @property
     def is_main(self) -> bool:
+        """Whether this process writes."""
         return bool(self.accelerator.is_main_process)
 
     def run(self) -> None:
+        """Go on from the latest state to the last epoch."""
         start = self._resume()
         total = self.config.epochs * self.steps_per_epoch
         saved = time.monotonic()
@@ -128,11 +134,11 @@ class _Training:
                 epoch, position = divmod(step, self.steps_per_epoch)
                 if position == 0 or not batches:
                     batches = self.ledger.batches(epoch, self.config.batch_size)
-                self.steps.append(self._step(step, epoch, batches[position]))
+                self.steps.append(self.step(step, epoch, batches[position]))
                 advance(note=f"epoch {epoch + 1} loss {self.steps[-1].loss:.4f}")
                 done, at_end = step + 1, position + 1 == self.steps_per_epoch
-                if at_end and self._has_checkpoint(epoch + 1):
-                    self._save_checkpoint(epoch + 1, done)
+                if at_end and self.config.has_checkpoint(epoch + 1):
+                    self.save_checkpoint(epoch + 1, done)
                     saved = time.monotonic()
                 elif stop_requested() or time.monotonic() - saved > STATE_SECONDS:
                     self._save_state(done)
@@ -144,7 +150,8 @@ class _Training:
         if self.is_main:
             remove(self.output / "state")
 
-    def _step(self, step: int, epoch: int, batch: np.ndarray) -> Step:
+    def step(self, step: int, epoch: int, batch: np.ndarray) -> Step:
+        """Train on one batch; `step` and `epoch` count from 0."""
         rate = learning_rate(self.config.optimisation, step)
         for group in self.stepper.param_groups:
             group["lr"] = rate
@@ -206,10 +213,8 @@ class _Training:
                 ": lower --learning-rate, or set --max-grad-norm; earlier checkpoints are kept"
             )
 
-    def _has_checkpoint(self, epoch: int) -> bool:
-        return epoch % self.config.checkpoint_every == 0 or epoch == self.config.epochs
-
-    def _save_checkpoint(self, epoch: int, done: int) -> None:
+    def save_checkpoint(self, epoch: int, done: int) -> None:
+        """Save all there is after `epoch` epochs and `done` steps."""
         if not self.is_main:
             return
         # Before the checkpoint, without which the training will come by here again.
@@ -287,7 +292,21 @@ class _Training:
         return point.step
 
 
-def _first_weights(config: TrainConfig, shape: tuple[int, int, int]) -> UNet2DModel:
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """Choose device and precision.
+
+    Raises:
+        RetracError: a precision that the device does not have.
+    """
+    AcceleratorState._reset_state()  # it refuses another precision than an earlier training's
+    try:
+        return Accelerator(mixed_precision=config.mixed_precision)
+    except ValueError as error:
+        raise RetracError(f"--mixed-precision {config.mixed_precision}: {error}") from error
+
+
+def first_weights(config: TrainConfig, shape: tuple[int, int, int]) -> UNet2DModel:
+    """The network before its first step, channels last."""
     model = (
         load_unet(config.pretrained, shape)
         if config.pretrained is not None

@@ -7,7 +7,7 @@ from typing import Any
 
 from retrac.data.dataset import ImageDataset
 from retrac.errors import RetracError
-from retrac.files import PARTIAL, write_json
+from retrac.files import PARTIAL, read_json, write_json
 from retrac.training.config import FREE, TrainConfig
 from retrac.training.ledger import Ledger
 from retrac.training.run import CHECKPOINTS, RUN, Run, new_record
@@ -20,16 +20,30 @@ def begin(
     """Write `run.json`, or hold it against the one that is there.
 
     Raises:
+        RetracError: as `refuse_unfit`.
+    """
+    record = _record(config, dataset, ledger)
+    refuse_unfit(output, config, dataset, ledger)
+    path = output / RUN
+    if not path.is_file():
+        write_json(path, {**record, "parameters": parameters})
+        return
+    earlier = read_json(path)
+    if earlier["config"] != record["config"]:
+        write_json(path, {**earlier, "config": record["config"]})
+
+
+def refuse_unfit(output: Path, config: TrainConfig, dataset: ImageDataset, ledger: Ledger) -> None:
+    """Refuse a folder in which such a training can neither begin nor go on.
+
+    Raises:
         RetracError: the folder holds a damaged run, one of other settings, of another dataset or
             with more epochs already, or other files.
     """
-    config = replace(config, data=config.data.located())
-    record = {**new_record(config, dataset, ledger), "parameters": parameters}
-    path = output / RUN
-    if not path.is_file():
+    record = _record(config, dataset, ledger)
+    if not (output / RUN).is_file():
         if output.exists() and (not output.is_dir() or not _only_leftovers(output)):
             raise RetracError(f"{output} exists and is not a run; choose another --output")
-        write_json(path, record)
         return
     earlier = Run.open(output).record
     if earlier["dataset"] != record["dataset"]:
@@ -50,14 +64,16 @@ def begin(
             f"{output} is trained beyond epoch {config.epochs} already: give more --epochs, or "
             "choose another --output"
         )
-    if earlier["config"] != record["config"]:
-        write_json(path, {**earlier, "config": record["config"]})
 
 
 def latest_state(output: Path) -> Path | None:
     """The folder with the most steps done, among checkpoints and the rolling state."""
     folders = whole_states(output / CHECKPOINTS) + whole_states(output / "state")
     return max(folders, key=lambda folder: read_point(folder).step, default=None)
+
+
+def _record(config: TrainConfig, dataset: ImageDataset, ledger: Ledger) -> dict[str, Any]:
+    return new_record(replace(config, data=config.data.located()), dataset, ledger)
 
 
 def _only_leftovers(output: Path) -> bool:

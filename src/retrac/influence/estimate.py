@@ -1,0 +1,308 @@
+"""What scores will need, by a pass of each kind at one checkpoint."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from retrac.diffusion.device import choose_device
+from retrac.estimate import PASSES, Estimate, peak_bytes, seconds_of, standing
+from retrac.gradients.sketch import Projection
+from retrac.influence.config import METHODS, AttributeConfig, ComputeConfig, IndexConfig
+from retrac.influence.exact import ExactWork
+from retrac.influence.indexed import (
+    INDEX,
+    as_indexed,
+    begin_index,
+    index_left,
+    index_scorer,
+    lay_out,
+    open_index,
+    piece_scores,
+)
+from retrac.influence.memory import Split
+from retrac.influence.norms import Measure
+from retrac.influence.parts import Left, kept_beside
+from retrac.influence.queries import STEPS, Queries, training_samples
+from retrac.influence.query_gradients import QueryGradients
+from retrac.influence.ranking import evenly_spread
+from retrac.influence.scorer import Scorer
+from retrac.influence.self_influence import blocks_of, left
+from retrac.influence.sketched import query_sketches, sample_sketches
+from retrac.training.estimate import estimate_generation, row_costs
+from retrac.training.index import CONFIG, Index
+from retrac.training.run import Run, choose_checkpoints
+
+FLOAT = 4
+REPORT = 100_000
+"""Bytes of a report, per query, besides its images."""
+REPORTED = 64
+"""Images in a report, per query."""
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds for a checkpoint (to load it, and what else comes once), a draw, a visit."""
+
+    checkpoint: float
+    draw: float
+    visit: float
+
+    def seconds(self, left: Left) -> float:
+        """Of all that is left."""
+        return (
+            left.checkpoints * self.checkpoint + left.draws * self.draw + left.visits * self.visit
+        )
+
+
+def estimate_attribution(
+    run: Run, queries: Queries, config: AttributeConfig, output: Path, generated: int = 0
+) -> Estimate | None:
+    """Estimate `attribute`.
+
+    Args:
+        run: a training run.
+        queries: or as many images in their place.
+        config: of the scores.
+        output: where the result will be.
+        generated: how many of the queries are yet to be generated.
+
+    Returns:
+        None where little is left to do.
+
+    Raises:
+        RetracError: as `attribute`.
+    """
+    if output.exists():
+        return None
+    if config.index or config.recorded:
+        index = open_index(run, config)
+        scorer = Scorer.of(run, as_indexed(config, index))
+        estimate = _by_index(scorer, queries, index, output)
+    else:
+        scorer = Scorer.of(run, config)
+        estimate = _exact(scorer, queries, np.arange(len(run.dataset)), output)
+    first = estimate_generation(run, output, generated, 0, STEPS) if generated else None
+    return _together([first, estimate])
+
+
+def estimate_index(run: Run, config: IndexConfig) -> Estimate | None:
+    """Estimate `build_index`; None where little is left to do.
+
+    Raises:
+        RetracError: as `build_index`.
+    """
+    scorer, path = index_scorer(run, config), run.path / INDEX
+    todo, last = index_left(scorer, path), scorer.replays[-1]
+    load, model = _clocked(lambda: scorer.model(last))
+    batch = scorer.rows(model)
+    if todo.visits <= PASSES * batch:
+        return None
+    layout = 0.0
+    if (path / CONFIG).is_file():
+        index = begin_index(scorer, config)  # which writes nothing then
+        projection, size = index.projection, int(index.config["size"])
+    else:
+        layout, laid = _clocked(lambda: lay_out(scorer, [last], config.sketch_size))
+        projection, size = Projection(run.config.seed, laid["sizes"]), int(laid["size"])
+    visits = len(last.epochs)
+    samples = _first(run, batch, visits)
+    shown = scorer.visits(last, samples)
+    passed = seconds_of(
+        lambda: sample_sketches(
+            model,
+            run.objective,
+            shown,
+            last,
+            samples,
+            tuple(METHODS),
+            projection,
+            batch,
+            run.dataset.ids,
+        )
+    )
+    with TemporaryDirectory(prefix=".retrac-", dir=standing(path)) as folder:
+        row = row_costs(Path(folder) / "rows", len(METHODS), size, visits, len(run.dataset))
+    costs = Costs(load + layout, 0.0, passed / (len(samples) * visits) + row.seconds / visits)
+    return Estimate(
+        costs.seconds(todo),
+        peak_bytes(scorer.device.type),
+        int(todo.visits / visits * row.disk),
+    )
+
+
+def estimate_self_influence(
+    run: Run, samples: Sequence[int] | None, config: AttributeConfig, output: Path
+) -> Estimate | None:
+    """Estimate `self_influence`; None where little is left to do.
+
+    Raises:
+        RetracError: as `self_influence`.
+    """
+    if output.exists():
+        return None
+    scorer = Scorer.of(run, config)
+    indices = np.arange(len(run.dataset)) if samples is None else np.unique(samples)
+    blocks = blocks_of(indices)
+    todo = left(scorer, blocks, kept_beside(output))
+    model = scorer.model(scorer.replays[-1])
+    split = scorer.split(model, len(blocks[0]))
+    if _passes(todo, split, scorer) <= PASSES:
+        return None
+    some = blocks[0][: split.queries]
+    images = training_samples(run, "", [int(index) for index in some])
+    costs = _exact_costs(scorer, images, some, split)
+    kept = 2 * len(indices) * len(scorer.replays) * FLOAT * len(config.methods)
+    pixels = len(indices) * prod(run.shape)
+    return Estimate(costs.seconds(todo), peak_bytes(scorer.device.type) + pixels, kept + pixels)
+
+
+def estimate_norms(
+    run: Run,
+    timesteps: int,
+    samples: int,
+    checkpoints: Sequence[int],
+    compute: ComputeConfig,
+) -> Estimate | None:
+    """Estimate `norms`; None where there is little to do.
+
+    Raises:
+        RetracError: as `norms`.
+    """
+    chosen, device = choose_checkpoints(run, checkpoints), choose_device(compute.device)
+    many = evenly_spread(len(run.dataset), samples)
+    visits = (timesteps + 1 + len(many)) * len(chosen)
+    load, measure = _clocked(
+        lambda: Measure(run, chosen[-1], device, compute, lambda done, note: None)
+    )
+    if visits <= PASSES * measure.rows:
+        return None
+    some = _first(run, measure.rows, 1)
+    inputs = measure.inputs(some)
+    ids = [run.dataset.ids[index] for index in some]
+    passed = seconds_of(lambda: measure(*inputs, ids))
+    costs = Costs(load, 0.0, passed / len(some))
+    shown = 2 * FLOAT * len(many) * prod(run.shape)
+    return Estimate(
+        costs.seconds(Left(len(chosen), 0, visits)),
+        peak_bytes(device.type) + shown,
+        4 * 8 * visits,
+    )
+
+
+def _exact(scorer: Scorer, queries: Queries, samples: np.ndarray, output: Path) -> Estimate | None:
+    work = ExactWork(scorer, queries, samples)
+    todo = work.left(kept_beside(output))
+    if _passes(todo, work.split, scorer) <= PASSES:
+        return None
+    last = scorer.replays[-1]
+    some = samples[: max(1, work.split.batch // len(last.epochs))]
+    costs = _exact_costs(scorer, _some(queries, work.split.queries), some, work.split)
+    return _needs(scorer, queries, len(samples), costs.seconds(todo))
+
+
+def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> Estimate | None:
+    run, last, top = scorer.run, scorer.replays[-1], scorer.config.exact_top
+    load, model = _clocked(lambda: scorer.model(last))
+    rows, part = scorer.rows(model), index.checkpoint(last.checkpoint.epoch)
+    todo = Left(len(scorer.replays), len(queries) * scorer.draws * len(scorer.replays), 0)
+    found: list[Estimate | None] = []
+    if todo.draws > PASSES * rows or len(part.chunks) * len(scorer.replays) > PASSES:
+        methods = [index.methods.index(method) for method in scorer.config.methods]
+        few, first = _shortened(scorer, max(1, rows // scorer.plan.noises)), _some(queries, 1)
+
+        def directions() -> Tensor:
+            return query_sketches(
+                model,
+                run.objective,
+                few.plan,
+                first.tensors(),
+                scorer.config.methods,
+                index.projection,
+                rows,
+                first.ids,
+                last.checkpoint.path.name,
+            )[0]
+
+        drawn = seconds_of(directions) / few.draws
+        every = directions().expand(-1, len(queries), -1)
+        read = seconds_of(lambda: piece_scores(part, part.chunks[0], methods, every))
+        costs = Costs(load + len(part.chunks) * read, drawn, 0.0)
+        found.append(_needs(scorer, queries, len(run.dataset), costs.seconds(todo)))
+    if top:
+        lists = len(scorer.config.methods) * len(queries)
+        candidates = np.arange(distinct(len(run.dataset), top, lists))
+        found.append(_exact(scorer, queries, candidates, output))
+    return _together(found)
+
+
+def distinct(samples: int, top: int, lists: int) -> int:
+    """How many samples are in some of the lists' first `top`, if lists have nothing in common."""
+    return round(samples * (1 - max(0.0, 1 - top / samples) ** lists))
+
+
+def _exact_costs(scorer: Scorer, queries: Queries, samples: np.ndarray, split: Split) -> Costs:
+    """Of a block of queries and a batch of samples."""
+    last = scorer.replays[-1]
+    load, model = _clocked(lambda: scorer.model(last))
+    few, first = _shortened(scorer, split.timesteps), _some(queries, 1)
+
+    def directions(plan: Scorer, asked: Queries) -> QueryGradients:
+        return plan.directions(
+            model, last, asked.tensors(), asked.ids, split, lambda timesteps: None
+        )
+
+    drawn = seconds_of(lambda: directions(few, first)) / few.draws
+    # As many directions as there will be, each at the price of one draw.
+    single = replace(scorer, plan=replace(scorer.plan, timesteps=few.plan.timesteps[:1], noises=1))
+    against = directions(single, queries).directions
+    visits = scorer.visits(last, samples)
+    passed = seconds_of(lambda: scorer.scores(model, last, samples, visits, against, split))
+    return Costs(load, drawn, passed / len(visits.images))
+
+
+def _passes(todo: Left, split: Split, scorer: Scorer) -> float:
+    return todo.draws / (split.timesteps * scorer.plan.noises) + todo.visits / split.batch
+
+
+def _needs(scorer: Scorer, queries: Queries, samples: int, seconds: float) -> Estimate:
+    """With the memory and space that scores take: as pieces, as a whole, and in the report."""
+    visits = sum(len(replay.epochs) for replay in scorer.replays)
+    pairs = len(scorer.config.methods) * len(scorer.replays) * len(queries) * samples
+    scores = FLOAT * pairs + 3 * FLOAT * visits * samples
+    pixels = prod(scorer.run.shape)
+    report = len(queries) * (REPORT + REPORTED * pixels)
+    return Estimate(seconds, peak_bytes(scorer.device.type) + 3 * scores, 2 * scores + report)
+
+
+def _shortened(scorer: Scorer, timesteps: int) -> Scorer:
+    """With a plan of fewer timesteps."""
+    return replace(scorer, plan=replace(scorer.plan, timesteps=scorer.plan.timesteps[:timesteps]))
+
+
+def _some(queries: Queries, count: int) -> Queries:
+    return Queries("", queries.images[:count], queries.ids[:count], queries.labels[:count])
+
+
+def _first(run: Run, batch: int, visits: int) -> np.ndarray:
+    """The first samples, as many as have a batch of visits."""
+    return np.arange(min(len(run.dataset), max(1, batch // visits)))
+
+
+def _together(parts: Sequence[Estimate | None]) -> Estimate | None:
+    found = [part for part in parts if part is not None]
+    return sum(found[1:], found[0]) if found else None
+
+
+def _clocked(make: Callable[[], Made]) -> tuple[float, Made]:
+    begun = time.perf_counter()
+    made = make()
+    return time.perf_counter() - begun, made

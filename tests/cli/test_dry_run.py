@@ -1,0 +1,128 @@
+"""`--dry-run` tells what a command needs and leaves nothing behind."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from retrac import estimate as estimates
+from retrac.influence import estimate as of_scores
+from retrac.influence.attribution import Attribution
+from retrac.influence.config import IndexConfig
+from retrac.influence.indexed import build_index
+from retrac.training import estimate as of_training
+from retrac.training.loop import train
+from retrac.training.run import Run
+from tiny import TINY, weights
+
+from .conftest import Command
+
+SMALL = ("--plan-timesteps", "2", "--plan-noises", "2")
+TRAIN = (
+    *("train", "--limit", 24, "--resolution", 8, "--channels", 8, 16, "--attention-levels"),
+    *("--norm-groups", 4, "--epochs", 2, "--checkpoint-every", 1, "--batch-size", 10),
+    *("--sample-count", 2, "--sample-steps", 2, "--ema-decay", 0.9, "--output"),
+)
+COMMANDS = {
+    "train": (*TRAIN, "NEW"),
+    "train --record": (*TRAIN, "NEW", "--record", "--sketch-size", 300),
+    "generate": ("generate", "RUN", "--count", 2, "--steps", 3),
+    "index": ("index", "RUN", "--sketch-size", 300),
+    "attribute": ("attribute", "RUN", "--queries", "train:2", *SMALL),
+    "attribute generated": ("attribute", "RUN", "--queries", "generated:2", *SMALL),
+    "attribute --index": (
+        *("attribute", "INDEXED", "--queries", "train:2", "--index", "--exact-top", 3, *SMALL),
+    ),
+    "outliers": ("outliers", "RUN", "--samples", 4, *SMALL),
+    "norms": ("norms", "RUN", "--timesteps", 3, "--samples", 4),
+}
+
+
+@pytest.fixture(autouse=True)
+def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little there is to do."""
+    for module in (of_scores, of_training):
+        monkeypatch.setattr(module, "PASSES", 0)
+    monkeypatch.setattr(estimates, "PROBE_SECONDS", 0)
+
+
+def listing(folder: Path) -> dict[str, int]:
+    """When each file was written; of folders, that they are there."""
+    return {
+        str(path.relative_to(folder)): 0 if path.is_dir() else path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+    }
+
+
+def placed(command: tuple[object, ...], run: Path) -> list[object]:
+    """The command, for a run in this folder, with an index if it asks for one."""
+    if "INDEXED" in command:
+        build_index(Run.open(run), IndexConfig(sketch_size=300))
+    places = {"RUN": run, "INDEXED": run, "NEW": run.with_name("new")}
+    return [places.get(str(word), word) for word in command]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_dry_run_leaves_nothing_behind(name: str, retrac: Command, own_run: Path) -> None:
+    command = placed(COMMANDS[name], own_run)
+    before, numbers = listing(own_run.parent), torch.get_rng_state()
+    told = retrac(*command, "--dry-run")
+    assert told.code == 0, told.err
+    assert listing(own_run.parent) == before
+    assert torch.equal(torch.get_rng_state(), numbers)
+    assert told.out == ""
+    assert told.err.startswith("about ") and told.err.count("\n") == 1
+    assert "of memory" in told.err and "on disk" in told.err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_disk_that_is_too_small_is_refused_before_the_start(
+    name: str, refusal: Command, own_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = placed(COMMANDS[name], own_run)
+    before, usage = listing(own_run.parent), shutil.disk_usage(own_run)
+    monkeypatch.setattr(estimates.shutil, "disk_usage", lambda path: usage._replace(free=1))
+    assert "on disk, and less than 1 MB are free" in str(refusal(*command))
+    assert listing(own_run.parent) == before
+
+
+def test_weights_are_the_same_bits_after_an_estimate(retrac: Command, tmp_path: Path) -> None:
+    output, plain = tmp_path / "told", tmp_path / "quiet"
+    assert retrac(*TRAIN, output).err.startswith("about ")
+    config = replace(Run.open(output).config)
+    train(config, plain)
+    for epoch in ("epoch-0001", "epoch-0002"):
+        one, other = (weights(path / "checkpoints" / epoch) for path in (output, plain))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_scores_are_the_same_bits_after_an_estimate(
+    retrac: Command, own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("attribute", own_run, "--queries", "train:2", *SMALL, "--output")
+    assert retrac(*command, tmp_path / "told").err.startswith("about ")
+    monkeypatch.setattr(of_scores, "PASSES", 10**9)
+    assert not retrac(*command, tmp_path / "quiet").err.startswith("about ")
+    one, other = (Attribution.open(tmp_path / name) for name in ("told", "quiet"))
+    assert np.array_equal(one.contributions, other.contributions)
+
+
+def test_work_that_is_done_needs_nothing(retrac: Command, own_run: Path) -> None:
+    for command in (
+        ("attribute", own_run, "--queries", "train:1", *SMALL),
+        ("outliers", own_run, "--samples", 2, *SMALL),
+        ("index", own_run, "--sketch-size", 300),
+    ):
+        assert retrac(*command).code == 0
+        told = retrac(*command, "--dry-run")
+        assert told.code == 0 and told.err.startswith("no estimate: little is left")
+
+
+def test_only_what_is_missing_is_counted(own_run: Path) -> None:
+    done = of_training.StepsLeft.of(TINY, 24, 9)
+    whole = of_training.StepsLeft.of(TINY, 24, 0)
+    assert done.visits == whole.visits / 2
+    assert (whole.checkpoints, done.checkpoints) == (3, 2)

@@ -12,7 +12,7 @@ from retrac.training.run import Run
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROUNDS", 1)
+    monkeypatch.setattr(module, "ROUNDS", (1, 1))
     monkeypatch.setattr("retrac.gradients.speed.SECONDS", 0.0)
 
 

@@ -175,13 +175,17 @@ def tile_sizes(shape: Shape) -> tuple[int, int, int]:
     """
     room = max(1, TILE_BYTES // shape.number_bytes)
     samples, bands = max(1, shape.batch), shape.bands
-    patches = shape.groups * shape.positions * shape.inputs
-    if shape.is_copied and shape.batch * patches > room:
+    patches = shape.groups * shape.positions * shape.inputs if shape.is_copied else 0
+    if shape.batch * max(patches, shape.numbers) > room:
         bands = 1
-        samples = max(1, min(shape.batch, room // (patches // shape.bands)))
+        samples = _evenly(samples, room // max(1, patches // shape.bands))
     column = max(1, samples * shape.groups * shape.inputs * bands // shape.bands)
-    outputs = max(1, min(shape.outputs, room // column))
-    return samples, bands, outputs
+    return samples, bands, _evenly(shape.outputs, room // column)
+
+
+def _evenly(whole: int, most: int) -> int:
+    """The size of equal parts of at most so many, so that no small one is left over."""
+    return ceil(whole / ceil(whole / max(1, min(whole, most))))
 
 
 def contraction_samples(shape: Shape, directions: int) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, replace
-from statistics import median
+from statistics import median_low
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from retrac.training.run import Run
 
 SECONDS = 5.0
 """No further round of measurements begins after so long."""
-ROUNDS = 7
+ROUNDS = (2, 7)
+"""At least, since what is done for the first time takes longer, and at most."""
 
 Watched = Callable[[], dict[str, Line]]
 """Runs a pass and says what it did with each parameter."""
@@ -171,7 +172,8 @@ def _measure(
             return now(images.device) - start
 
     begun = now(images.device)
-    while not rounds or (len(rounds) < ROUNDS and now(images.device) - begun < SECONDS):
+    least, most = ROUNDS
+    while len(rounds) < least or (len(rounds) < most and now(images.device) - begun < SECONDS):
         seconds.append(
             Times(
                 seconds_of(training, everything),
@@ -181,10 +183,12 @@ def _measure(
             )
         )
     lines = {
-        name: replace(line, seconds=median(found[name].seconds for found in rounds))
+        name: replace(line, seconds=median_low(found[name].seconds for found in rounds))
         for name, line in rounds[0].items()
     }
-    return lines, Times(*(median(column) for column in zip(*map(astuple, seconds), strict=True)))
+    return lines, Times(
+        *(median_low(column) for column in zip(*map(astuple, seconds), strict=True))
+    )
 
 
 @contextmanager

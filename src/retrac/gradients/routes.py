@@ -185,6 +185,7 @@ def tile_sizes(shape: Shape) -> tuple[int, int, int]:
 
 def _evenly(whole: int, most: int) -> int:
     """The size of equal parts of at most so many, so that no small one is left over."""
+    whole = max(1, whole)
     return ceil(whole / ceil(whole / max(1, min(whole, most))))
 
 

@@ -19,3 +19,9 @@ def repeatable() -> Iterator[None]:
 def slices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once with the batch in one piece, once in slices of a sample or two."""
     monkeypatch.setattr(routes, "TILE_BYTES", request.param)
+
+
+@pytest.fixture(params=[0, 100], ids=["by row", "at once"])
+def bands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patches row by row of the kernel, and all at once."""
+    monkeypatch.setattr("retrac.gradients.inputs.FEW", request.param)

@@ -20,22 +20,23 @@ shapes = st.tuples(
 
 
 def factored(shape: tuple[int, ...]) -> tuple[Factored, Tensor]:
-    """Random factors, and `Σ_p a_p b_pᵀ` written out `[B, n]`."""
+    """Random factors, and `Σ_p b_p a_pᵀ` written out `[B, n]`."""
     batch, groups, positions, outputs, inputs = shape
     a = torch.randn(batch, groups, positions, inputs)
     b = torch.randn(batch, groups, positions, outputs)
-    layout = Layout.in_order((groups * inputs, outputs))
-    return Factored(Plain(a), b, layout), torch.einsum("bgpo,bgpi->bgio", b, a).flatten(1)
+    layout = Layout.in_order((groups * outputs, inputs))
+    return Factored(Plain(a), b, layout), torch.einsum("bgpo,bgpi->bgoi", b, a).flatten(1)
 
 
-def of_patches(batch: int, groups: int) -> tuple[Factored, Tensor]:
+def of_patches(batch: int, groups: int, down: int = 1) -> tuple[Factored, Tensor]:
     """The same with the patches of a convolution as inputs."""
-    images, size = torch.randn(batch, 2 * groups, 5, 6), (3, 4)
-    patches = Patches(images, size, (3, 3), groups=groups)
-    b = torch.randn(batch, groups, 12, 5)
-    layout = Layout.in_order((groups, 3, 3, 2, 5))
-    written = torch.einsum("bgpo,bgpi->bgio", b, patches.take()).flatten(1)
-    return Factored(patches, b, layout), written
+    images, size = torch.randn(batch, 2 * groups, 7, 6), ((7 - 3) // down + 1, 4)
+    patches = Patches(images, size, (3, 3), (down, 1), groups=groups)
+    b = torch.randn(batch, groups, size[0] * size[1], 5)
+    layout = Layout.in_order((groups, patches.bands, 5, 3 // patches.bands, 3, 2))
+    a, _ = patches.factors(slice(None), b, 1)
+    bands = [torch.einsum("bgpo,bgpi->bgoi", b, part) for part in a]
+    return Factored(patches, b, layout), torch.stack(bands, 2).flatten(1)
 
 
 @pytest.fixture(params=["contract", "write out", None], ids=["contract", "write", "choose"])
@@ -64,12 +65,13 @@ def test_factored_contracts_as_if_written_out(route, slices, shape, count, seed)
 @given(
     batch=st.sampled_from([1, 2, 6]),
     groups=st.integers(1, 2),
+    down=st.sampled_from([1, 2]),
     size=st.sampled_from([1, 2]),
     seed=seeds,
 )
-def test_patches_contract_as_if_written_out(route, slices, batch, groups, size, seed):
+def test_patches_contract_as_if_written_out(route, slices, bands, batch, groups, down, size, seed):
     torch.manual_seed(seed)
-    gradient, written = of_patches(batch * size, groups)
+    gradient, written = of_patches(batch * size, groups, down)
     gradient, written = gradient.grouped(size), written.unflatten(0, (-1, size)).sum(1)
     directions = torch.randn(3, written.shape[1])
     torch.testing.assert_close(gradient.dot(directions), written @ directions.T)
@@ -80,6 +82,7 @@ def test_patches_contract_as_if_written_out(route, slices, batch, groups, size, 
 def test_tiles_are_small(monkeypatch):
     written = []
     monkeypatch.setattr("retrac.gradients.routes.TILE_BYTES", 8 * 100)
+    monkeypatch.setattr("retrac.gradients.inputs.FEW", 0)
     gradient, _ = of_patches(6, 1)
     written = [values.numel() for _, values in gradient._tiles()]
     assert max(written) <= 100 and len(written) > 6
@@ -125,14 +128,14 @@ def test_sketches_project_both_sides(patches, groups, left, right, seed):
     torch.manual_seed(seed)
     if patches:
         gradient, written = of_patches(4, groups)
-        tensor = written.view(4, groups, 9, 2, 5)
+        tensor = written.view(4, groups, 5, 9, 2)
     else:
         gradient, written = factored((4, groups, 6, 5, 2))
-        tensor = written.view(4, groups, 1, 2, 5)
+        tensor = written.view(4, groups, 5, 1, 2)
     one = torch.randn(2, left) if left else None
     two = torch.randn(5, right) if right else None
-    expected = tensor if one is None else torch.einsum("bgkio,ij->bgkjo", tensor, one)
-    expected = expected if two is None else expected @ two
+    expected = tensor if one is None else tensor @ one
+    expected = expected if two is None else torch.einsum("bgoki,oj->bgjki", expected, two)
     torch.testing.assert_close(gradient.sketch(one, two), expected.flatten(1))
 
 
@@ -149,9 +152,9 @@ def test_uses_of_one_parameter_add_up(groups):
 
 def test_uses_add_up_across_layouts():
     """Convolutions keep channels last; layers without a rule keep the parameter's own order."""
-    last = Layout((2, 3, 3, 2, 2), (0, 4, 3, 1, 2), (4, 2, 3, 3))
+    last = Layout((2, 3, 2, 3, 2), (0, 2, 4, 1, 3), (4, 2, 3, 3))
     own = Layout.in_order((4, 2, 3, 3))
-    convolution = Factored(Plain(torch.randn(2, 2, 5, 18)), torch.randn(2, 2, 5, 2), last)
+    convolution = Factored(Plain(torch.randn(2, 2, 5, 18), 3), torch.randn(2, 2, 5, 2), last)
     other = Dense(torch.randn(2, 72), own)
     expected = last.unpack(convolution.materialise()) + own.unpack(other.materialise())
     for total in (convolution.add(other), other.add(convolution)):

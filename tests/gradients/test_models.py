@@ -55,7 +55,7 @@ def unet(variation: str, dtype: torch.dtype) -> UNet2DModel:
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=["float64", "float32"])
 @pytest.mark.parametrize("variation", VARIATIONS)
-def test_unets(variation, dtype, monkeypatch):
+def test_unets(variation, dtype, bands, monkeypatch):
     torch.set_default_dtype(dtype)
     model = unet(variation, dtype)
     if dtype is torch.float64:

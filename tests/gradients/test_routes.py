@@ -17,7 +17,7 @@ LINEAR = Shape(
 )
 CONVOLUTION = Shape(
     batch=2, groups=1, positions=16, inputs=18, outputs=5, pixels=16, channels=2, bands=3,
-    is_copied=True, number_bytes=4,
+    copied=6 * 4 * 6, number_bytes=4,
 )  # fmt: skip
 
 shapes = st.builds(
@@ -30,7 +30,7 @@ shapes = st.builds(
     pixels=st.sampled_from([1, 1024]),
     channels=st.sampled_from([1, 3, 9]),
     bands=st.sampled_from([1, 3]),
-    is_copied=st.booleans(),
+    copied=st.sampled_from([0, 100, 10**6]),
     number_bytes=st.sampled_from([2, 4, 8]),
 )
 
@@ -53,24 +53,27 @@ def test_contracting_counts_products_and_gram_matrices() -> None:
     assert routes.contracted(single, 0).operations == 2 * 4 * (5 + 7)
 
 
-def test_patches_are_copied_once_and_read_for_every_tile(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = replace(CONVOLUTION, is_copied=False)
-    patches = 2 * 16 * 18 * 4
+def test_copies_are_made_once_and_read_for_every_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = replace(CONVOLUTION, copied=0)
+    copies, patches = 2 * 6 * 4 * 6 * 4, 2 * 16 * 18 * 4
+    once = routes.CACHED * (copies + patches)  # written, and read
     extra = routes.written_out(CONVOLUTION, 3).bytes - routes.written_out(plain, 3).bytes
-    assert extra == routes.CACHED * 2 * patches  # written, and read
-    monkeypatch.setattr(routes, "TILE_BYTES", 4 * 2 * 6 * 16)
-    assert routes.tile_sizes(CONVOLUTION) == (2, 1, 5)
+    assert extra == once
+    monkeypatch.setattr(routes, "TILE_BYTES", 4 * 2 * 6 * 3)
+    assert routes.tile_sizes(CONVOLUTION) == (2, 3)
+    again = routes.written_out(CONVOLUTION, 3).bytes - routes.written_out(plain, 3).bytes
+    assert again == once
 
 
 def test_directions_are_read_for_every_slice_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     once = routes.written_out(CONVOLUTION, 100).bytes
-    monkeypatch.setattr(routes, "TILE_BYTES", 4 * 6 * 16)  # one sample's patches of one band
+    monkeypatch.setattr(routes, "COPIED_BYTES", 4 * 6 * 4 * 6)  # one sample's
     assert routes.tile_sizes(CONVOLUTION)[0] == 1
     assert routes.written_out(CONVOLUTION, 100).bytes == once + 100 * 18 * 5 * 4
 
 
 def test_projecting_counts_both_sides_and_what_is_left() -> None:
-    small = replace(CONVOLUTION, inputs=9, outputs=2, channels=1)
+    small = replace(CONVOLUTION, inputs=9, outputs=2, channels=1, copied=6 * 4 * 3)
     work = routes.projected(CONVOLUTION, 1, 2)
     sides = 2 * (2 * 16) * 2 * 1 + 2 * (2 * 16) * 5 * 2
     assert work.operations == sides + routes.written_out(small, 0).operations

@@ -5,19 +5,23 @@ A gradient is either `Dense` (its numbers) or `Factored` (what they are the prod
 added and grouped.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from retrac.gradients.inputs import EVERY, Inputs, Plain
+from retrac.gradients.inputs import EVERY, Factors, Inputs, Plain
 from retrac.gradients.layout import Layout
 from retrac.gradients.routes import Shape, choose, contraction_samples, tile_sizes
 
 PIECE = 2048
-"""Numbers over which one matrix product sums: long sums are left to one core by BLAS."""
+"""Numbers over which one matrix product sums, where results are few: BLAS leaves long sums with few
+results to one core."""
+FEW = 16
+"""Gradients that are few."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +72,15 @@ class Tile(NamedTuple):
     """A part of a factored gradient that is small enough to be written out."""
 
     samples: slice
-    bands: slice
-    inputs: slice
+    band: int
     outputs: slice
 
 
 @dataclass(frozen=True, eq=False)
 class Factored:
     """Per-sample gradients `Σ_p a_p b_pᵀ` over positions p, in G independent groups of channels.
+
+    Its numbers lie as `[G, bands, O, I / bands]`.
 
     Attributes:
         inputs: layer inputs `[B, G, P, I]`.
@@ -105,7 +110,7 @@ class Factored:
             pixels=self.inputs.pixels * self.group,
             channels=self.inputs.channels,
             bands=self.inputs.bands,
-            is_copied=self.inputs.is_copied,
+            copied=self.inputs.copied * self.group,
             number_bytes=self.b.element_size(),
         )
 
@@ -116,7 +121,7 @@ class Factored:
     def dots_and_norms(self, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Inner products with directions `[M, n]`, `[B, M]`, and squared norms `[B]`."""
         shape, count = self.shape, len(directions)
-        tensor = directions.view(count, shape.groups, shape.inputs, shape.outputs)
+        tensor = directions.view(count, *self._numbers)
         dots, norms = self.b.new_zeros(shape.batch, count), self.b.new_zeros(shape.batch)
         if choose(shape, count) == "contract":
             self._contract(tensor, dots, norms)
@@ -130,10 +135,9 @@ class Factored:
 
     def materialise(self) -> Tensor:
         """The numbers, `[B, n]`."""
-        shape = self.shape
-        whole = self.b.new_empty(shape.batch, shape.groups, shape.inputs, shape.outputs)
+        whole = self.b.new_empty(len(self), *self._numbers)
         for tile, values in self._tiles():
-            whole[tile.samples, :, tile.inputs, tile.outputs] = values
+            whole[tile.samples, :, tile.band, tile.outputs] = values
         return whole.flatten(1)
 
     def sketch(self, left: Tensor | None, right: Tensor | None) -> Tensor:
@@ -150,90 +154,93 @@ class Factored:
     def add(self, other: "Gradient") -> "Gradient":
         """Sum over two uses of the same parameter: a sum over the positions of both."""
         if isinstance(other, Factored) and self.layout == other.layout:
-            one, two = self._whole(), other._whole()
-            if one[0].shape[1::2] == two[0].shape[1::2]:
-                a, b = (torch.cat(sides, 2) for sides in zip(one, two, strict=True))
-                return Factored(Plain(a), b, self.layout)
+            one, two = self._factors(EVERY), other._factors(EVERY)
+            if self._numbers == other._numbers:
+                a = torch.cat([torch.cat(band, 2) for band in zip(one.a, two.a, strict=True)], 3)
+                b = torch.cat((one.b, two.b), 2)
+                return Factored(Plain(a, self.inputs.bands), b, self.layout)
         return Dense(self.materialise() + _numbers_in(self.layout, other), self.layout)
 
     def grouped(self, size: int) -> "Factored":
         """Sum over consecutive groups of `size` samples: their positions side by side."""
         return replace(self, group=self.group * size)
 
-    def _whole(self) -> tuple[Tensor, Tensor]:
-        return self._factors(Tile(EVERY, EVERY, EVERY, EVERY))
+    @property
+    def _numbers(self) -> tuple[int, int, int, int]:
+        """(G, bands, O, I / bands)."""
+        groups, outputs = self.b.shape[1], self.b.shape[3]
+        bands = self.inputs.bands
+        return groups, bands, outputs, self.inputs.shape[3] // bands
 
-    def _factors(self, tile: Tile) -> tuple[Tensor, Tensor]:
-        """Inputs `[b, G, P, i]` and output gradients `[b, G, P, o]` of a part."""
-        first, last, _ = tile.samples.indices(len(self))
+    def _factors(self, samples: slice) -> Factors:
+        first, last, _ = samples.indices(len(self))
         rows = slice(first * self.group, last * self.group)
-        a, b = self.inputs.take(rows, tile.bands), self.b[rows, :, :, tile.outputs]
-        if self.group == 1:
-            return a, b
-        a, b = (x.unflatten(0, (-1, self.group)).transpose(1, 2).flatten(2, 3) for x in (a, b))
-        return a, b
+        return self.inputs.factors(rows, self.b[rows], self.group)
 
     def _tiles(self) -> Iterator[tuple[Tile, Tensor]]:
-        """The gradient written out `[b, G, i, o]`, part by part."""
+        """The gradient written out `[b, G, o, i]`, part by part, each in the place of the last."""
         shape = self.shape
-        samples, bands, outputs = tile_sizes(shape)
-        width = shape.inputs // shape.bands
+        samples, outputs = tile_sizes(shape)
+        buffer = self.b.new_empty(samples * shape.groups * outputs * (shape.inputs // shape.bands))
         for sample in range(0, shape.batch, samples):
-            for band in range(0, shape.bands, bands):
-                tile = Tile(
-                    slice(sample, sample + samples),
-                    slice(band, band + bands),
-                    slice(band * width, (band + bands) * width),
-                    EVERY,
-                )
-                a, b = self._factors(tile)
+            a, b = self._factors(slice(sample, sample + samples))
+            b = b.transpose(2, 3)
+            for band, part in enumerate(a):
                 for output in range(0, shape.outputs, outputs):
-                    part = slice(output, output + outputs)
-                    yield tile._replace(outputs=part), a.transpose(2, 3) @ b[..., part]
+                    tile = Tile(
+                        slice(sample, sample + samples), band, slice(output, output + outputs)
+                    )
+                    left = b[:, :, tile.outputs]
+                    size = (*left.shape[:3], part.shape[3])
+                    values = buffer[: prod(size)].view(size)
+                    yield tile, torch.matmul(left, part, out=values)
 
     def _write_out(self, directions: Tensor, dots: Tensor, norms: Tensor) -> None:
         """Contract the gradient itself, tile by tile."""
         for tile, values in self._tiles():
             if len(directions):
-                part = directions[:, :, tile.inputs, tile.outputs]
+                part = directions[:, :, tile.band, tile.outputs]
                 dots[tile.samples] += _inner_products(values, part)
             norms[tile.samples] += torch.linalg.vector_norm(values.flatten(1), dim=1).square()
 
     def _contract(self, directions: Tensor, dots: Tensor, norms: Tensor) -> None:
-        """`Σ_p ⟨a_pᵀ D_m, b_p⟩` and `⟨a aᵀ, b bᵀ⟩`, without the gradient."""
+        """`Σ_p ⟨D_m a_p, b_p⟩` and `⟨a aᵀ, b bᵀ⟩`, without the gradient."""
         samples = contraction_samples(self.shape, len(directions))
         for start in range(0, len(self), samples):
-            part = slice(start, start + samples)
-            a, b = self._factors(Tile(part, EVERY, EVERY, EVERY))
-            norms[part] = _squared_norms(a, b)
-            batch, groups, positions, _ = a.shape
-            left, right = (side.transpose(0, 1).flatten(1, 2) for side in (a, b))
-            products = ((left @ directions) * right).sum(-1)  # [M, G, b·P]
-            dots[part] = products.view(len(directions), groups, batch, positions).sum((1, 3)).T
+            some = slice(start, start + samples)
+            a, b = self._factors(some)
+            norms[some] = _squared_norms(a, b)
+            right = b.transpose(0, 1).flatten(1, 2)
+            for band, part in enumerate(a):
+                left = part.transpose(0, 1).flatten(1, 2)
+                products = ((left @ directions[:, :, band].mT) * right).sum(-1)  # [M, G, b·P]
+                dots[some] += products.unflatten(2, (len(b), -1)).sum((1, 3)).T
 
 
 Gradient = Dense | Factored
 
 
-def _squared_norms(a: Tensor, b: Tensor) -> Tensor:
+def _squared_norms(a: Sequence[Tensor], b: Tensor) -> Tensor:
     """Of `Σ_p a_p b_pᵀ` with factors `[B, G, P, ·]`, `[B]`, by their Gram matrices."""
-    if a.shape[2] == 1:
-        products = a.square().sum(-1) * b.square().sum(-1)
+    if b.shape[2] == 1:
+        left = torch.stack([part.square().sum(-1) for part in a]).sum(0)
+        products = left * b.square().sum(-1)
     else:
-        products = (a @ a.transpose(-1, -2)) * (b @ b.transpose(-1, -2))
+        gram = torch.stack([part @ part.mT for part in a]).sum(0)
+        products = gram * (b @ b.mT)
     return products.flatten(1).sum(1).clamp(min=0)  # rounding can take a vanishing one below zero
 
 
 def _inner_products(values: Tensor, directions: Tensor) -> Tensor:
-    """Of gradients `[B, G, I, O]` with directions `[M, G, I, O]`, `[B, M]`; summed in pieces."""
-    batch, groups, inputs, outputs = values.shape
-    rows = 1  # of outputs in a piece, where they lie side by side
-    if directions.stride(2) == outputs:
-        most = range(min(max(1, PIECE // outputs), inputs), 0, -1)
-        rows = next(rows for rows in most if inputs % rows == 0)
-    pieces = groups * inputs // rows
-    left = values.reshape(batch, pieces, rows * outputs).transpose(0, 1)
-    right = directions.reshape(len(directions), pieces, rows * outputs).permute(1, 2, 0)
+    """Of gradients `[B, G, O, I]` with directions `[M, G, O, I]`, `[B, M]`."""
+    batch, groups, outputs, inputs = values.shape
+    if groups == 1 and batch >= FEW:
+        return values.flatten(1) @ directions.flatten(1).T
+    most = range(min(max(1, PIECE // inputs), outputs), 0, -1)
+    rows = next(rows for rows in most if outputs % rows == 0)  # of inputs in a piece
+    pieces = groups * outputs // rows
+    left = values.reshape(batch, pieces, rows * inputs).transpose(0, 1)
+    right = directions.reshape(len(directions), pieces, rows * inputs).permute(1, 2, 0)
     return torch.bmm(left, right).sum(0)
 
 

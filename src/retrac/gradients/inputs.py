@@ -1,19 +1,34 @@
 """What a layer saw at each of its positions, copied out only where it is about to be contracted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
 
 EVERY = slice(None)
 
+FEW = 16
+"""Channels or positions of a convolution that are not worth more than one matrix product."""
+
+
+class Factors(NamedTuple):
+    """Of gradients `Σ_p b_p a_pᵀ`.
+
+    Attributes:
+        a: inputs, band by band, each `[s, G, P, I / bands]`.
+        b: output gradients `[s, G, P, O]`.
+    """
+
+    a: Sequence[Tensor]
+    b: Tensor
+
 
 class Inputs(Protocol):
     """Layer inputs `[B, G, P, I]`: samples, groups of channels, positions, numbers per position.
 
-    The numbers of a position fall into `bands` equal parts, each of which can be had alone.
+    The numbers of a position fall into `bands` equal parts.
     """
 
     @property
@@ -37,12 +52,18 @@ class Inputs(Protocol):
         ...
 
     @property
-    def is_copied(self) -> bool:
-        """Whether `take` makes a copy."""
+    def copied(self) -> int:
+        """Numbers of a sample that `factors` copies."""
         ...
 
-    def take(self, samples: slice = EVERY, bands: slice = EVERY) -> Tensor:
-        """Some samples' numbers in some bands, `[b, G, P, i]`."""
+    def factors(self, samples: slice, b: Tensor, group: int) -> Factors:
+        """Inputs and output gradients of some samples, ready to be multiplied.
+
+        Args:
+            samples: which; as many as some groups have.
+            b: their output gradients `[s, G, P, O]`.
+            group: consecutive samples whose positions are put side by side.
+        """
         ...
 
     def project(self, matrix: Tensor) -> "Inputs":
@@ -55,12 +76,13 @@ class Plain:
     """Inputs that lie in memory as they are.
 
     Attributes:
-        values: `[B, G, P, I]`.
+        values: `[B, G, P, I]`, band by band.
+        bands: parts of the I numbers.
     """
 
     values: Tensor
-    bands = 1
-    is_copied = False
+    bands: int = 1
+    copied = 0
 
     @property
     def channels(self) -> int:
@@ -78,9 +100,10 @@ class Plain:
         batch, groups, positions, width = self.values.shape
         return batch, groups, positions, width
 
-    def take(self, samples: slice = EVERY, bands: slice = EVERY) -> Tensor:
-        """Some samples' numbers; a view."""
-        return self.values[samples]
+    def factors(self, samples: slice, b: Tensor, group: int) -> Factors:
+        """Views, but where groups of channels and of samples meet."""
+        a = _side_by_side(self.values[samples], group)
+        return Factors(a.split(a.shape[3] // self.bands, 3), _side_by_side(b, group))
 
     def project(self, matrix: Tensor) -> "Plain":
         """The numbers of each position multiplied by a matrix `[I, k]`."""
@@ -108,7 +131,6 @@ class Patches:
     padding: tuple[int, ...] = (0, 0, 0, 0)
     mode: str = "constant"
     groups: int = 1
-    is_copied = True
 
     @property
     def channels(self) -> int:
@@ -122,20 +144,47 @@ class Patches:
 
     @property
     def bands(self) -> int:
-        """Rows of the kernel."""
-        return self.kernel[0]
+        """Rows of the kernel; 1 where there is too little to copy for it to matter."""
+        positions = self.size[0] * self.size[1]
+        return self.kernel[0] if min(self.channels, positions) > FEW else 1
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(B, G, h·w, kh·kw·C/G)."""
+        """(B, G, h·w, kh·kw·C/G), row by row of the kernel."""
         batch, channels = self.images.shape[:2]
         width = self.kernel[0] * self.kernel[1] * channels // self.groups
         return batch, self.groups, self.size[0] * self.size[1], width
 
-    def take(self, samples: slice = EVERY, bands: slice = EVERY) -> Tensor:
-        """Some samples' numbers under some rows of the kernel."""
-        part = self._windows[samples, :, :, :, bands]
-        return part.reshape(*part.shape[:2], part.shape[2] * part.shape[3], -1)
+    @property
+    def copied(self) -> int:
+        """All patches, or what all rows of the kernel see of the padded images."""
+        lines = self._rows if self.bands > 1 else self.size[0] * self.kernel[0]
+        return lines * self.size[1] * self.kernel[1] * self.images.shape[1]
+
+    def factors(self, samples: slice, b: Tensor, group: int) -> Factors:
+        """What each row of the kernel sees, or the whole kernel.
+
+        What is under a row of the kernel is under the next row too, one line of pixels on: it is
+        copied once for all rows.
+        """
+        if self.bands == 1:
+            return Factors([_side_by_side(self._patches(samples), group)], _side_by_side(b, group))
+        strips = self._strips(samples)
+        height, width = self.size
+        if self.stride[0] == self.groups == 1:
+            # Lines of b that are zero, where the kernel would leave an image for the next one.
+            past = self._rows - height
+            lines = F.pad(b.unflatten(2, self.size), (0, 0, 0, 0, 0, past)) if group > 1 else b
+            a, b = (
+                _side_by_side(side, group) for side in (strips.flatten(2, 3), lines.flatten(2, -2))
+            )
+            positions = a.shape[2] - past * width
+            firsts = range(0, (past + 1) * width, self.dilation[0] * width)
+            return Factors([a[:, :, y : y + positions] for y in firsts], b[:, :, :positions])
+        last = self.stride[0] * (height - 1) + 1
+        firsts = range(0, self._rows - last + 1, self.dilation[0])
+        parts = (strips[:, :, y : y + last : self.stride[0]].flatten(2, 3) for y in firsts)
+        return Factors([_side_by_side(part, group) for part in parts], _side_by_side(b, group))
 
     def project(self, matrix: Tensor) -> "Patches":
         """The channels of each pixel multiplied by a matrix `[C/G, k]`; k·G channels are left."""
@@ -153,18 +202,52 @@ class Patches:
             self.groups,
         )
 
-    @cached_property
-    def _windows(self) -> Tensor:
-        """`[B, G, h, w, kh, kw, C/G]`, a view of the padded images."""
-        images = self.images
+    @property
+    def _rows(self) -> int:
+        """Lines of the padded images that the kernel touches, h'."""
+        (lines, _), (high, _) = self.size, self.kernel
+        return self.stride[0] * (lines - 1) + self.dilation[0] * (high - 1) + 1
+
+    def _patches(self, samples: slice) -> Tensor:
+        """`[s, G, h·w, kh·kw·C/G]`."""
+        pixels = self._pixels(samples)
+        batch = len(pixels)
+        sample, line, column, _ = pixels.stride()
+        (down, right), (apart_y, apart_x) = self.stride, self.dilation
+        windows = pixels.as_strided(
+            (batch, self.groups, *self.size, *self.kernel, self.channels),
+            (
+                sample,
+                self.channels,
+                line * down,
+                column * right,
+                line * apart_y,
+                column * apart_x,
+                1,
+            ),
+        )
+        return windows.reshape(batch, self.groups, self.size[0] * self.size[1], -1)
+
+    def _strips(self, samples: slice) -> Tensor:
+        """What a row of the kernel sees on every line of the images, `[s, G, h', w, kw·C/G]`."""
+        pixels = self._pixels(samples)
+        sample, line, column, _ = pixels.stride()
+        windows = pixels.as_strided(
+            (len(pixels), self.groups, self._rows, self.size[1], self.kernel[1], self.channels),
+            (sample, self.channels, line, column * self.stride[1], column * self.dilation[1], 1),
+        )
+        return windows.reshape(*windows.shape[:4], -1)
+
+    def _pixels(self, samples: slice) -> Tensor:
+        """The padded images with channels last."""
+        images = self.images[samples]
         if any(self.padding):
             images = F.pad(images, self.padding, mode=self.mode)
-        pixels = images.permute(0, 2, 3, 1).contiguous()
-        batch, _, _, channels = pixels.shape
-        across = channels // self.groups
-        sample, row, column, _ = pixels.stride()
-        (down, right), (apart_y, apart_x) = self.stride, self.dilation
-        return pixels.as_strided(
-            (batch, self.groups, *self.size, *self.kernel, across),
-            (sample, across, row * down, column * right, row * apart_y, column * apart_x, 1),
-        )
+        return images.permute(0, 2, 3, 1).contiguous()
+
+
+def _side_by_side(side: Tensor, group: int) -> Tensor:
+    """`[s, G, P, ·]` -> `[s / group, G, group·P, ·]`."""
+    if group == 1:
+        return side
+    return side.unflatten(0, (-1, group)).transpose(1, 2).flatten(2, 3)

@@ -13,6 +13,9 @@ from typing import Literal
 
 TILE_BYTES = 16 * 2**20
 """The largest temporary of a contraction; some of them fit into the cache together."""
+COPIED_BYTES = 128 * 2**20
+"""Of the inputs that are copied at a time: as many samples as possible, since directions are read
+again for the next ones."""
 
 CACHED = 0.5
 """What a byte counts that is written or read within the cache, in bytes of memory."""
@@ -73,8 +76,8 @@ class Shape:
         outputs: output gradients O per position and group.
         pixels: places of one gradient where the channels of its inputs lie; for plain inputs P.
         channels: numbers of such a place per group; for plain inputs I.
-        bands: parts of the inputs that can be had alone.
-        is_copied: whether having the inputs costs a copy.
+        bands: parts in which the inputs are had.
+        copied: numbers of one gradient's inputs that are copied for that.
         number_bytes: of one number.
     """
 
@@ -86,7 +89,7 @@ class Shape:
     pixels: int
     channels: int
     bands: int = 1
-    is_copied: bool = False
+    copied: int = 0
     number_bytes: int = 4
 
     @property
@@ -135,7 +138,7 @@ def contracted(shape: Shape, directions: int) -> Work:
 
 def written_out(shape: Shape, directions: int) -> Work:
     """The gradient `[I, P] @ [P, O]` in tiles, each times directions and squared."""
-    samples, _, outputs = tile_sizes(shape)
+    samples, outputs = tile_sizes(shape)
     numbers = shape.batch * shape.numbers
     touched = 3 if directions else 2
     return Work(
@@ -150,7 +153,13 @@ def projected(shape: Shape, inputs: int, outputs: int) -> Work:
     """Both sides to so many channels each, and then written out."""
     pixels = shape.batch * shape.groups * shape.pixels
     kernel = shape.inputs // shape.channels
-    small = replace(shape, inputs=kernel * inputs, outputs=outputs, channels=inputs)
+    small = replace(
+        shape,
+        inputs=kernel * inputs,
+        outputs=outputs,
+        channels=inputs,
+        copied=shape.copied * inputs // shape.channels,
+    )
     operations, numbers = 0, 0
     if inputs < shape.channels:
         operations += 2 * pixels * shape.channels * inputs
@@ -168,19 +177,16 @@ def dense(batch: int, numbers: int, directions: int, number_bytes: int) -> Work:
     )
 
 
-def tile_sizes(shape: Shape) -> tuple[int, int, int]:
-    """Samples, bands and outputs of the parts in which a gradient is written out.
+def tile_sizes(shape: Shape) -> tuple[int, int]:
+    """Samples and outputs of the parts in which a gradient is written out, band by band.
 
     As many samples as possible, since directions are read once for all samples of a part.
     """
+    width = shape.groups * shape.inputs // shape.bands
+    copies = COPIED_BYTES // shape.number_bytes // max(1, shape.copied)
     room = max(1, TILE_BYTES // shape.number_bytes)
-    samples, bands = max(1, shape.batch), shape.bands
-    patches = shape.groups * shape.positions * shape.inputs if shape.is_copied else 0
-    if shape.batch * max(patches, shape.numbers) > room:
-        bands = 1
-        samples = _evenly(samples, room // max(1, patches // shape.bands))
-    column = max(1, samples * shape.groups * shape.inputs * bands // shape.bands)
-    return samples, bands, _evenly(shape.outputs, room // column)
+    samples = _evenly(shape.batch, min(copies, room // max(1, width)))
+    return samples, _evenly(shape.outputs, room // max(1, samples * width))
 
 
 def _evenly(whole: int, most: int) -> int:
@@ -192,16 +198,16 @@ def _evenly(whole: int, most: int) -> int:
 def contraction_samples(shape: Shape, directions: int) -> int:
     """Samples that are contracted at a time, so that temporaries stay small."""
     room = max(1, TILE_BYTES // shape.number_bytes)
-    patches = shape.inputs if shape.is_copied else 0
-    widest = max(patches, directions * shape.outputs, shape.positions)
-    return max(1, min(shape.batch, room // max(1, shape.groups * shape.positions * widest)))
+    widest = max(directions * shape.outputs, shape.positions)
+    products = shape.groups * shape.positions * widest
+    return max(1, min(shape.batch, room // max(1, products, shape.copied)))
 
 
 def _factor_bytes(shape: Shape, reads: int) -> float:
-    """Inputs and output gradients from memory; patches are copied, then read in the cache."""
+    """Inputs and output gradients from memory; copies are written, and read in the cache."""
     pixels = shape.batch * shape.groups * shape.pixels * shape.channels
-    again = CACHED * shape.rows * shape.inputs * (reads if shape.is_copied else reads - 1)
-    copies = CACHED * shape.rows * shape.inputs if shape.is_copied else 0
+    again = CACHED * shape.rows * shape.inputs * (reads if shape.copied else reads - 1)
+    copies = CACHED * shape.batch * shape.copied
     return (pixels + shape.rows * shape.outputs + again + copies) * shape.number_bytes
 
 

@@ -15,14 +15,15 @@ def conv2d(layer: nn.Conv2d, call: Call, output_gradient: Tensor) -> dict[str, G
     batch, outputs, height, width = output_gradient.shape
     pixels = output_gradient.permute(0, 2, 3, 1).reshape(batch, height * width, outputs)
     b = pixels.unflatten(2, (groups, -1)).transpose(1, 2)
-    down, right = layer.kernel_size
+    inputs = _inputs(layer, call.input, (height, width))
+    (down, right), bands = layer.kernel_size, inputs.bands
     # Channels last, as pixels lie in memory.
     layout = Layout(
-        (groups, down, right, layer.in_channels // groups, outputs // groups),
-        (0, 4, 3, 1, 2),
+        (groups, bands, outputs // groups, down // bands, right, layer.in_channels // groups),
+        (0, 2, 5, 1, 3, 4),
         tuple(layer.weight.shape),
     )
-    weight = Factored(_inputs(layer, call.input, (height, width)), b, layout)
+    weight = Factored(inputs, b, layout)
     gradients: dict[str, Gradient] = {"weight": weight}
     if layer.bias is not None:
         gradients["bias"] = Dense(pixels.sum(1), Layout.of(layer.bias))

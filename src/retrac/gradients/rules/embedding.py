@@ -17,4 +17,5 @@ def embedding(layer: nn.Embedding, call: Call, output_gradient: Tensor) -> dict[
     if layer.padding_idx is not None:
         chosen[..., layer.padding_idx] = 0
     b = output_gradient.reshape(batch, 1, -1, layer.embedding_dim)
-    return {"weight": Factored(Plain(chosen.to(b.dtype)), b, Layout.of(layer.weight))}
+    layout = Layout((layer.embedding_dim, layer.num_embeddings), (1, 0), tuple(layer.weight.shape))
+    return {"weight": Factored(Plain(chosen.to(b.dtype)), b, layout)}

@@ -10,12 +10,11 @@ from retrac.gradients.rules.registry import Call, rule
 
 @rule(nn.Linear)
 def linear(layer: nn.Linear, call: Call, output_gradient: Tensor) -> dict[str, Gradient]:
-    """`y = W x + c` at every position: `∂Wᵀ = Σ_p a_p b_pᵀ`, `∂c = Σ_p b_p`."""
+    """`y = W x + c` at every position: `∂W = Σ_p b_p a_pᵀ`, `∂c = Σ_p b_p`."""
     batch, inputs, outputs = len(output_gradient), layer.in_features, layer.out_features
     a = call.input.reshape(batch, 1, -1, inputs)
     b = output_gradient.reshape(batch, 1, -1, outputs)
-    layout = Layout((inputs, outputs), (1, 0), (outputs, inputs))
-    gradients: dict[str, Gradient] = {"weight": Factored(Plain(a), b, layout)}
+    gradients: dict[str, Gradient] = {"weight": Factored(Plain(a), b, Layout.of(layer.weight))}
     if layer.bias is not None:
         gradients["bias"] = Dense(b.sum((1, 2)), Layout.of(layer.bias))
     return gradients

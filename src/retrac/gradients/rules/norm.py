@@ -20,16 +20,16 @@ def _statistics_of(output: Tensor) -> list[Any]:
 @keeping(_statistics_of)
 def group_norm(layer: nn.GroupNorm, call: Call, output_gradient: Tensor) -> dict[str, Gradient]:
     """Scale and shift by channel; summed over positions, before the input is normalised."""
-    channels = layer.num_channels // layer.num_groups
-    mean, scale = (
-        numbers.repeat_interleave(channels, dim=1) for numbers in _statistics(layer, call)
-    )
     pixels, given = (
         values.flatten(2).transpose(1, 2) if values.dim() > 2 else values.unsqueeze(1)
         for values in (call.input, output_gradient)
     )
     shift = given.sum(1)
-    weight = ((given * pixels).sum(1) - mean * shift) * scale
+    mean, scale = (numbers.unsqueeze(2) for numbers in _statistics(layer, call))
+    along, past = (
+        sums.unflatten(1, (layer.num_groups, -1)) for sums in ((given * pixels).sum(1), shift)
+    )
+    weight = ((along - mean * past) * scale).flatten(1)
     return {
         "weight": Dense(weight, Layout.of(layer.weight)),
         "bias": Dense(shift, Layout.of(layer.bias)),

@@ -1,17 +1,34 @@
 """This library."""
 
+from pathlib import Path
+
+import numpy as np
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
 
 from benchmarks.cost.workload import METHODS, Work, Workload, scores
 from retrac.gradients import Directions, Layout, dots_and_norms, grouped_gradients
+from retrac.gradients.sketch import (
+    Projection,
+    Sizes,
+    allocate,
+    measure_sides,
+    sketch_size,
+    sketches,
+)
 from retrac.gradients.weighting import WEIGHTINGS
 from retrac.influence.config import PlanConfig
 from retrac.influence.plan import Plan
 from retrac.influence.query_gradients import query_gradients
+from retrac.training.index import Index
+from retrac.training.ledger import Ledger
+from retrac.training.recording import Recorder
 
-NOISES = 4
-"""Of a query's plan, at each timestep."""
+NOISES = 8
+"""Of a query's plan, at each timestep, as the default plan has."""
+SKETCH = 8192
+"""About how many numbers a sketch has, by default."""
 
 
 def scoring_pass(workload: Workload) -> Work:
@@ -37,6 +54,48 @@ def query_gradient(workload: Workload) -> Work:
         query_gradients(model, objective, plan, image, METHODS, block, ["0"], "none")
 
     return Work(run, len(plan.timesteps) * NOISES)
+
+
+def sketching_pass(workload: Workload) -> Work:
+    """What an index holds of a batch, for both methods."""
+    losses, samples = workload.losses, workload.samples
+    sizes, _ = _layout_of_sketches(losses, workload)
+    projection = Projection(0, sizes)
+
+    def run() -> None:
+        rows = sketches(losses, lambda: losses(*samples), projection)
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        torch.stack([WEIGHTINGS[method](norms)[:, None] * rows for method in METHODS])
+
+    return Work(run, workload.network.batch)
+
+
+def recorded_step(workload: Workload) -> Work:
+    """A plain training step that is recorded."""
+    losses, batch = workload.losses, workload.network.batch
+    sizes, size = _layout_of_sketches(losses, workload)
+    about = {"kind": "recorded", "trained": "", "methods": METHODS, "replay": "all"}
+    config = {**about, "parameters": ".*", "seed": 0, "sizes": sizes, "size": size}
+    recorder = Recorder(
+        Index(Path(), config), losses, Ledger(0, batch, 1000), Accelerator(cpu=True)
+    )
+    indices = np.arange(batch)
+
+    def run() -> None:
+        losses.zero_grad(set_to_none=True)
+        with recorder.watch() as tape:
+            tape.record(lambda: losses(*workload.samples)).mean().backward()
+            tape.flush()
+        recorder.visit(0, indices, 1e-3, 1 / batch)
+
+    return Work(run, batch)
+
+
+def _layout_of_sketches(losses: nn.Module, workload: Workload) -> tuple[Sizes, int]:
+    """Sizes of all parts, and of the whole."""
+    sides = measure_sides(losses, lambda: losses(*workload.samples))
+    sizes = allocate(sides, SKETCH)
+    return sizes, sketch_size(sides, sizes)
 
 
 def query_plan(workload: Workload, timesteps: int) -> Plan:

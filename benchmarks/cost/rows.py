@@ -85,6 +85,14 @@ ROWS = {
             "timed on a part",
         ),
         Row("ours-query", "ours, exact query gradient", "draw", ours.query_gradient),
+        Row("ours-sketch", "ours, sketches for an index", "sample", ours.sketching_pass),
+        Row(
+            "ours-recorded",
+            "ours, recorded training step",
+            "sample",
+            ours.recorded_step,
+            "all of a plain training step, and a sketch of every sample",
+        ),
         Row(
             "naive-query",
             "naive loop, query gradient",

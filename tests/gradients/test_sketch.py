@@ -107,8 +107,16 @@ def test_layers_are_served_by_their_share_and_small_ones_kept_whole():
     )
     assert sizes["rest"][1] == 1
     assert allocate({"silent": Sides(9, 4, 4, 0.0)}, 10) == {"silent": (1, 1)}
-    assert list(allocate(sides, 4)) == ["large", "small"]  # 0.4 of a number is none
-    assert list(allocate(sides, 1)) == ["small"]
+
+
+def test_what_would_get_very_few_is_left_out():
+    sides = {
+        "most": Sides(9, 64, 64, 0.999),
+        "little": Sides(9, 64, 64, 0.001),
+        "one number": Sides(1, 1, 1, 0.0015),
+    }
+    assert list(allocate(sides, 1000)) == ["most", "one number"]
+    assert list(allocate({"most": sides["little"]}, 1000)) == ["most"]
 
 
 def test_a_projection_is_a_function_of_seed_and_name():

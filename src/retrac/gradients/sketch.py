@@ -5,7 +5,7 @@ formed: `Σ_p (L ᵀa_p) (Rᵀ b_p)ᵀ`. With orthonormal columns, scaled so tha
 of an inner product is unbiased; its variance in a layer falls with the numbers given to that layer
 and rises with the squared norm that is there. So numbers are given out in proportion to the layers'
 shares of the squared norm: a layer that needs no more than it has is kept as it is, and one that
-would get less than half a number is left out, and costs nothing.
+would get very few is left out, and costs nothing.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ Sizes = Mapping[str, tuple[int, int]]
 """For each parameter's name, the channels of its inputs and outputs that a sketch keeps."""
 
 
-LEAST = 0.5
-"""A parameter that would get fewer numbers gets none."""
+LEAST = 1 / 512
+"""Of all numbers: a parameter that would get fewer gets none, unless it has no more."""
 LOPSIDED = 4
 """Numbers of outputs for one of inputs, where inputs are copied for each position of a kernel."""
 
@@ -136,7 +136,7 @@ class Collected:
         return rows
 
 
-def measure_sides(model: nn.Module, per_sample_losses: Callable[[], Tensor]) -> dict[str, Sides]:
+def measure_sides(model: nn.Module, *passes: Callable[[], Tensor]) -> dict[str, Sides]:
     """Where a model's gradients are, seen on a few samples.
 
     A parameter's share is the mean of its share in each sample's squared norm and of its share in
@@ -144,17 +144,19 @@ def measure_sides(model: nn.Module, per_sample_losses: Callable[[], Tensor]) -> 
 
     Args:
         model: as for `dots_and_norms`.
-        per_sample_losses: runs the forward pass on these samples.
+        passes: each runs the forward pass on some of these samples, as `per_sample_losses` does.
     """
-    norms: dict[str, Tensor] = {}
+    found: dict[str, list[Tensor]] = {}
     geometry: dict[str, tuple[int, int, int]] = {}
 
     def consume(name: str, gradient: Gradient) -> None:
-        norms[name] = gradient.squared_norm().double()
+        found.setdefault(name, []).append(gradient.squared_norm().double())
         inputs, outputs = _channels(gradient)
         geometry[name] = (gradient.layout.size // (inputs * outputs), inputs, outputs)
 
-    per_sample_gradients(model, per_sample_losses, consume)
+    for per_sample_losses in passes:
+        per_sample_gradients(model, per_sample_losses, consume)
+    norms = {name: torch.cat(parts) for name, parts in found.items()}
     total = torch.stack(list(norms.values())).sum(0)
     tiny = torch.finfo(total.dtype).tiny
     names = [name for name, parameter in model.named_parameters() if name in norms]
@@ -196,7 +198,7 @@ def allocate(sides: Mapping[str, Sides], size: int) -> dict[str, tuple[int, int]
     return {
         name: _split(sides[name], given[name])
         for name in sides
-        if given[name] >= LEAST or name == most
+        if given[name] >= min(LEAST * size, sides[name].numbers) or name == most
     }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,15 +240,20 @@ def lay_out(scorer: Scorer, replays: Sequence[Replay], asked: int) -> dict[str, 
 def _sides(scorer: Scorer, replay: Replay) -> dict[str, Sides]:
     model: UNet2DModel = scorer.model(replay)
     device = next(model.parameters()).device
-    pilot = np.array(evenly_spread(len(scorer.run.dataset), min(PILOT, scorer.rows(model))))
+    pilot = np.array(evenly_spread(len(scorer.run.dataset), PILOT))
     last = scorer.visits(replay, pilot)
     images, timesteps, noise = (
         part[-len(pilot) :].to(device) for part in (last.images, last.timesteps, last.noise)
     )
-    images, noise = fast_memory_format(images), fast_memory_format(noise)
-    return measure_sides(
-        model, lambda: scorer.run.objective.losses(model, images, timesteps, noise)
+    rows = scorer.rows(model)
+    parts = (
+        part.split(rows)
+        for part in (fast_memory_format(images), timesteps, fast_memory_format(noise))
     )
+    passes = [
+        partial(scorer.run.objective.losses, model, *part) for part in zip(*parts, strict=True)
+    ]
+    return measure_sides(model, *passes)
 
 
 def _missing(scorer: Scorer, path: Path, replay: Replay) -> list[slice]:

@@ -19,6 +19,8 @@ from retrac.files import read_json, remove, write_json
 from retrac.gradients.sketch import Projection, Sizes
 
 CONFIG = "index.json"
+FORMAT = 2
+"""Of the order in which a sketch's numbers lie, among others."""
 LARGEST = 1024.0
 """Of a row's numbers as stored: far from both ends of float16."""
 
@@ -108,7 +110,7 @@ class Index:
     Attributes:
         path: the folder.
         config: `index.json`: `kind` ("replayed" or "recorded"), `trained` (the run's identity),
-            `methods`, `replay`, `parameters`, `seed`, `sizes`, `size`.
+            `methods`, `replay`, `parameters`, `seed`, `sizes`, `size`, `format`.
     """
 
     path: Path
@@ -136,7 +138,7 @@ class Index:
             return found
         if path.exists() and any(path.iterdir()):
             raise RetracError(f"{path} exists and is not an index; move it away")
-        write_json(path / CONFIG, config)
+        write_json(path / CONFIG, {**config, "format": FORMAT})
         return Index.open(path)
 
     @staticmethod
@@ -152,6 +154,11 @@ class Index:
         needed = {"kind", "trained", "methods", "replay", "parameters", "seed", "sizes", "size"}
         if missing := needed - config.keys():
             raise RetracError(f"{path / CONFIG} is damaged: it lacks {min(missing)!r}")
+        if config.get("format") != FORMAT:
+            raise RetracError(
+                f"{path} was made by another version of diffusion-retrac (format "
+                f"{config.get('format')}, now {FORMAT}): delete it and make it again"
+            )
         return Index(path, config)
 
     @property

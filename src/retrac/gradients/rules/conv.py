@@ -25,7 +25,7 @@ def conv2d(layer: nn.Conv2d, call: Call, output_gradient: Tensor) -> dict[str, G
     )
     weight = Factored(inputs, b, layout)
     gradients: dict[str, Gradient] = {"weight": weight}
-    if layer.bias is not None:
+    if layer.bias is not None and layer.bias.requires_grad:
         gradients["bias"] = Dense(pixels.sum(1), Layout.of(layer.bias))
     return gradients
 

@@ -15,6 +15,6 @@ def linear(layer: nn.Linear, call: Call, output_gradient: Tensor) -> dict[str, G
     a = call.input.reshape(batch, 1, -1, inputs)
     b = output_gradient.reshape(batch, 1, -1, outputs)
     gradients: dict[str, Gradient] = {"weight": Factored(Plain(a), b, Layout.of(layer.weight))}
-    if layer.bias is not None:
+    if layer.bias is not None and layer.bias.requires_grad:
         gradients["bias"] = Dense(b.sum((1, 2)), Layout.of(layer.bias))
     return gradients

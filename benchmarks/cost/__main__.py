@@ -10,6 +10,7 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
+from benchmarks.cost.job import job_content, job_table
 from benchmarks.cost.measure import Cost, Timing, measure_alone
 from benchmarks.cost.networks import NETWORKS
 from benchmarks.cost.plot import plot
@@ -35,9 +36,9 @@ class Settings:
     """Samples whose whole gradients rows may hold at a time; default: each network's own."""
     rounds: int = 7
     """Rounds of a plain step and a row in turn, after one to warm up."""
-    seconds: float = 8
+    seconds: float = 12
     """For the rounds of one row on one network; there are always three."""
-    limit: float = 120
+    limit: float = 300
     """Seconds after which a row on one network is given up."""
     device: str = "cpu"
     output: Path = Path("benchmarks/results/cost.json")
@@ -63,7 +64,9 @@ def main(settings: Settings) -> None:
     console.width = max(console.width, 150)
     console.print(shown)
     print(legend)
-    write_json(settings.output, content(measured, settings.rows, device))
+    console.print(job_table(measured))
+    found = content(measured, settings.rows, device)
+    write_json(settings.output, {**found, "whole job": job_content(measured)})
     save_png(plot(measured, settings.rows, device), settings.output.with_suffix(".png"))
     print(f"written to {settings.output} and {settings.output.with_suffix('.png')}")
 

@@ -69,7 +69,7 @@ def naive_query(workload: Workload) -> Work:
 
 def vmapped_scores(workload: Workload) -> Work:
     """Every sample's gradient of the whole network, for a chunk of samples at a time."""
-    losses, chunk = workload.losses, workload.network.chunk
+    losses, samples = workload.losses, workload.samples.first(workload.network.chunk)
     parameters = {name: parameter.detach() for name, parameter in losses.named_parameters()}
     sizes = [parameter.numel() for parameter in parameters.values()]
     rows = dict(zip(parameters, _query_rows(workload).split(sizes, 1), strict=True))
@@ -81,19 +81,16 @@ def vmapped_scores(workload: Workload) -> Work:
     gradients_of = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0))
 
     def run() -> Tensor:
-        parts = []
-        for samples in workload.samples.split(chunk):
-            gradients = gradients_of(parameters, *samples)
-            dots, norms = [], []
-            while gradients:
-                name, values = gradients.popitem()
-                dots.append(values.flatten(1) @ rows[name].T)
-                norms.append(torch.linalg.vector_norm(values.flatten(1), dim=1))
-            norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-            parts.append(scores(torch.stack(dots).sum(0), norm))
-        return torch.cat(parts, 1)
+        gradients = gradients_of(parameters, *samples)
+        dots, norms = [], []
+        while gradients:
+            name, values = gradients.popitem()
+            dots.append(values.flatten(1) @ rows[name].T)
+            norms.append(torch.linalg.vector_norm(values.flatten(1), dim=1))
+        norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+        return scores(torch.stack(dots).sum(0), norm)
 
-    return Work(run, workload.network.batch)
+    return Work(run, workload.network.chunk)
 
 
 def _gradient(losses: nn.Module, draw: Draws) -> Tensor:

@@ -15,6 +15,7 @@ from benchmarks.cost.memory import limit_memory, peak_memory
 from benchmarks.cost.networks import Network
 from benchmarks.cost.rows import PLAIN, Row
 from benchmarks.cost.workload import NotMeasured, Workload
+from retrac.allocator import keep_freed_memory
 
 LEAST_ROUNDS = 3
 
@@ -83,6 +84,7 @@ def measure_alone(row: Row, network: Network, timing: Timing) -> Cost | Failure:
 
 def _send(sender: Connection, row: Row, network: Network, timing: Timing) -> None:
     warnings.simplefilter("ignore")  # of peers, about themselves
+    keep_freed_memory()  # as the command line does, for plain steps, too
     limit_memory(timing.device)
     sender.send(measure(row, network, timing))
 

@@ -20,10 +20,10 @@ class Network:
         title: in the table.
         build: makes it, with fresh weights.
         shape: of an image, (C, H, W).
-        batch: samples, or draws, in a forward and backward pass.
+        batch: samples, or draws, in a forward and backward pass, also of a plain step.
         queries: whose inner products a scoring pass gives.
-        chunk: samples whose gradients of the whole network exist together, in rows that need them:
-            the whole batch, which is fastest, where it fits into memory.
+        chunk: samples whose gradients of the whole network exist together, in rows that need them,
+            which time no more.
         part: samples, or draws, of which slow rows time no more.
     """
 
@@ -72,7 +72,7 @@ NETWORKS = {
             "small U-Net",
             partial(build_unet, ModelConfig(), (1, 16, 16), seed=0),
             shape=(1, 16, 16),
-            batch=64,
+            batch=256,
             queries=16,
             chunk=64,
             part=8,
@@ -82,7 +82,7 @@ NETWORKS = {
             "CIFAR-10 network of DDPM",
             ddpm_cifar,
             shape=(3, 32, 32),
-            batch=8,
+            batch=32,
             queries=16,
             chunk=8,
             part=4,
@@ -92,7 +92,7 @@ NETWORKS = {
             "published widths",
             partial(build_unet, PUBLISHED, (3, 32, 32), seed=0),
             shape=(3, 32, 32),
-            batch=4,
+            batch=16,
             queries=8,
             chunk=4,
             part=4,

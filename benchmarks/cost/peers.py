@@ -50,7 +50,8 @@ def captum(workload: Workload) -> Work:
 
 def captum_sample_wise(workload: Workload) -> Work:
     """A backward pass for each batch."""
-    return _tracincp(workload, workload.network.batch, workload.network.chunk, sample_wise=True)
+    chunk = workload.network.chunk
+    return _tracincp(workload, chunk, chunk, sample_wise=True)
 
 
 def _dattri_chunk(workload: Workload) -> int:

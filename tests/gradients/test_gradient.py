@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from retrac.gradients import gradient as gradient_module
-from retrac.gradients.gradient import Dense, Factored
+from retrac.gradients.gradient import Dense, Factored, squared_norms_of
 from retrac.gradients.inputs import Patches, Plain
 from retrac.gradients.layout import Layout
 
@@ -166,3 +166,10 @@ def test_a_vanishing_norm_is_not_negative():
     b = torch.randn(50, 1, 4, 20, dtype=torch.float32)
     gradient = Factored(Plain(a), b - b.mean(2, keepdim=True), Layout.in_order((20, 20)))
     assert (gradient.squared_norm() >= 0).all()
+
+
+def test_norms_of_long_rows_are_exact_in_single_precision():
+    rows = torch.randn(1, 10_000_001, dtype=torch.float32)
+    expected = rows.double().square().sum(1)
+    torch.testing.assert_close(squared_norms_of(rows).double(), expected, rtol=1e-5, atol=0)
+    assert squared_norms_of(rows[:, :0]) == 0

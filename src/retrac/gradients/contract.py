@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from retrac.gradients.gradient import Dense, Gradient
+from retrac.gradients.gradient import Dense, Gradient, squared_norms_of
 from retrac.gradients.layout import Directions, Layout
 from retrac.gradients.tape import per_sample_gradients
 
@@ -63,7 +63,7 @@ class Contracted:
         if self._dense:  # many and small: one product for all of them
             values, rows = (torch.cat(parts, 1) for parts in zip(*self._dense, strict=True))
             self._dots.append(values @ rows.T)
-            self._squared_norms.append(torch.linalg.vector_norm(values, dim=1).square())
+            self._squared_norms.append(squared_norms_of(values))
         if not self._dots:
             return losses.new_zeros(len(losses), self._directions.count), torch.zeros_like(losses)
         return torch.stack(self._dots).sum(0), torch.stack(self._squared_norms).sum(0)
@@ -109,7 +109,7 @@ def grouped_gradients(
             raise ValueError(f"{len(gradient)} samples do not make groups of {size}")
         values = gradient.grouped(size).materialise()
         gradients[name] = (gradient.layout, values)
-        squared_norms.append(torch.linalg.vector_norm(values, dim=1).square())
+        squared_norms.append(squared_norms_of(values))
 
     losses = per_sample_gradients(model, per_sample_losses, consume)
     groups = len(losses) // size

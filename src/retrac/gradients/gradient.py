@@ -20,8 +20,10 @@ from retrac.gradients.routes import Shape, choose, contraction_samples, tile_siz
 PIECE = 2048
 """Numbers over which one matrix product sums, where results are few: BLAS leaves long sums with few
 results to one core."""
-FEW = 16
-"""Gradients that are few."""
+NORMED = 2**16
+"""Numbers of a row whose norm is taken at a time."""
+FEW = 512
+"""Results that are few."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,7 @@ class Dense:
 
     def squared_norm(self) -> Tensor:
         """Squared Euclidean norm of each sample's gradient, `[B]`."""
-        return torch.linalg.vector_norm(self.values, dim=1).square()
+        return squared_norms_of(self.values)
 
     def dots_and_norms(self, directions: Tensor) -> tuple[Tensor, Tensor]:
         """`dot` and `squared_norm`."""
@@ -201,7 +203,7 @@ class Factored:
             if len(directions):
                 part = directions[:, :, tile.band, tile.outputs]
                 dots[tile.samples] += _inner_products(values, part)
-            norms[tile.samples] += torch.linalg.vector_norm(values.flatten(1), dim=1).square()
+            norms[tile.samples] += squared_norms_of(values.flatten(1))
 
     def _contract(self, directions: Tensor, dots: Tensor, norms: Tensor) -> None:
         """`Σ_p ⟨D_m a_p, b_p⟩` and `⟨a aᵀ, b bᵀ⟩`, without the gradient."""
@@ -220,6 +222,17 @@ class Factored:
 Gradient = Dense | Factored
 
 
+def squared_norms_of(rows: Tensor) -> Tensor:
+    """Of rows `[B, n]`, `[B]`; in pieces, since `vector_norm` loses three digits of seven in a row
+    of ten million numbers."""
+    if rows.shape[1] <= NORMED:
+        return torch.linalg.vector_norm(rows, dim=1).square()
+    whole = rows.shape[1] // NORMED * NORMED
+    pieces = torch.linalg.vector_norm(rows[:, :whole].unflatten(1, (-1, NORMED)), dim=2)
+    rest = torch.linalg.vector_norm(rows[:, whole:], dim=1)
+    return pieces.square().sum(1) + rest.square()
+
+
 def _squared_norms(a: Sequence[Tensor], b: Tensor) -> Tensor:
     """Of `Σ_p a_p b_pᵀ` with factors `[B, G, P, ·]`, `[B]`, by their Gram matrices."""
     if b.shape[2] == 1:
@@ -234,7 +247,7 @@ def _squared_norms(a: Sequence[Tensor], b: Tensor) -> Tensor:
 def _inner_products(values: Tensor, directions: Tensor) -> Tensor:
     """Of gradients `[B, G, O, I]` with directions `[M, G, O, I]`, `[B, M]`."""
     batch, groups, outputs, inputs = values.shape
-    if groups == 1 and batch >= FEW:
+    if groups == 1 and batch * len(directions) >= FEW:
         return values.flatten(1) @ directions.flatten(1).T
     most = range(min(max(1, PIECE // inputs), outputs), 0, -1)
     rows = next(rows for rows in most if outputs % rows == 0)  # of inputs in a piece

@@ -1,0 +1,86 @@
+"""What a whole job costs, added up from what its parts were measured to cost."""
+
+from dataclasses import dataclass
+from math import ceil, nan
+from statistics import median
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.cost.measure import Cost
+from benchmarks.cost.report import Measured, number
+
+QUERIES, SAMPLES, CHECKPOINTS = 16, 1000, 4
+PUBLISHED, DEFAULT = 100 * 16, 20 * 8
+"""Draws of a query's plan; the default ranks as the published one does (docs/performance-plans.md)."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to do the job.
+
+    Attributes:
+        title: in the table.
+        draws: of each query at each checkpoint.
+        query: row with the cost of a draw.
+        sample: row with the cost of a sample.
+        is_blocked: whether samples are passed over again for each block of queries that fits.
+    """
+
+    title: str
+    draws: int
+    query: str
+    sample: str
+    is_blocked: bool = False
+
+    def steps(self, measured: Measured) -> float:
+        """Samples of plain training steps that take as long; NaN where a part was not measured."""
+        query, sample = (measured.costs.get(row) for row in (self.query, self.sample))
+        if not (isinstance(query, Cost) and isinstance(sample, Cost)):
+            return nan
+        blocks = ceil(QUERIES / measured.network.queries) if self.is_blocked else 1
+        queries = QUERIES * self.draws * median(query.ratios)
+        return CHECKPOINTS * (queries + blocks * SAMPLES * median(sample.ratios))
+
+
+NAIVE = Way("naive loop, published plan", PUBLISHED, "naive-query", "naive")
+WAYS = (
+    NAIVE,
+    Way("naive loop, default plan", DEFAULT, "naive-query", "naive"),
+    Way("ours, exact, published plan", PUBLISHED, "ours-query", "ours", is_blocked=True),
+    Way("ours, exact, default plan", DEFAULT, "ours-query", "ours", is_blocked=True),
+    Way("ours, indexed, default plan", DEFAULT, "ours-sketch", "ours-sketch"),
+)
+
+
+def job_table(measured: list[Measured]) -> Table:
+    """Minutes of each way on each network, and how many times faster it is than the naive loop."""
+    shown = Table(
+        title=f"{QUERIES} queries, {SAMPLES} samples, {CHECKPOINTS} checkpoints: "
+        "minutes, added up from the costs above"
+    )
+    shown.add_column("")
+    for each in measured:
+        shown.add_column(f"{each.network.name}\nminutes", justify="right")
+        shown.add_column("\n× faster", justify="right")
+    for way in WAYS:
+        cells = []
+        for each in measured:
+            steps, naive = way.steps(each), NAIVE.steps(each)
+            cells += [number(steps * each.plain / 60), number(naive / steps)]
+        shown.add_row(way.title, *cells)
+    return shown
+
+
+def job_content(measured: list[Measured]) -> dict[str, Any]:
+    """The same, for the JSON file."""
+    return {
+        each.network.name: {
+            way.title: {
+                "minutes": way.steps(each) * each.plain / 60,
+                "times faster": NAIVE.steps(each) / way.steps(each),
+            }
+            for way in WAYS
+        }
+        for each in measured
+    }

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.cost.job import job_content, job_table
 from benchmarks.cost.measure import Cost, Failure, Timing, measure, measure_alone
 from benchmarks.cost.networks import NETWORKS, Network
 from benchmarks.cost.plot import plot
@@ -79,6 +80,21 @@ def test_what_a_row_fails_with_is_in_the_table() -> None:
     rows = content([found], tuple(ROWS), "a device")["networks"]["tiny"]["rows"]
     assert rows["ours"]["failed"] == "RuntimeError: too large" and rows["plain"]["over plain"] > 0
     assert plot([found], tuple(ROWS), "a device").axes
+
+
+def test_a_whole_job_is_the_sum_of_its_parts() -> None:
+    def costing(ratio: float) -> Cost:
+        return Cost(0.5, (ratio,), 1, 0, None)
+
+    network = replace(TINY, queries=8)
+    ratios = {"naive-query": 3.0, "naive": 5.0, "ours-query": 1.0, "ours": 2.0}
+    found = Measured(network, {name: costing(ratio) for name, ratio in ratios.items()})
+    times = job_content([found])["tiny"]
+    naive, exact = 4 * (16 * 1600 * 3 + 1000 * 5), 4 * (16 * 160 * 1 + 2 * 1000 * 2)
+    assert times["naive loop, published plan"]["minutes"] == pytest.approx(naive * 0.5 / 60)
+    assert times["ours, exact, default plan"]["times faster"] == pytest.approx(naive / exact)
+    assert np.isnan(times["ours, indexed, default plan"]["minutes"])
+    assert job_table([found]).row_count == len(times)
 
 
 def test_other_scores_are_told() -> None:

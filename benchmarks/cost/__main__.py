@@ -50,7 +50,7 @@ def main(settings: Settings) -> None:
     own = ("batch", "queries", "chunk")
     changes = {name: value for name in own if (value := getattr(settings, name)) is not None}
     timing = Timing(settings.device, settings.rounds, settings.seconds, settings.limit)
-    measured = []
+    measured: list[Measured] = []
     for name in settings.networks:
         network, costs = replace(NETWORKS[name], **changes), {}
         for row in settings.rows:
@@ -65,8 +65,8 @@ def main(settings: Settings) -> None:
     console.print(shown)
     print(legend)
     console.print(job_table(measured))
-    found = content(measured, settings.rows, device)
-    write_json(settings.output, {**found, "whole job": job_content(measured)})
+    everything = content(measured, settings.rows, device)
+    write_json(settings.output, {**everything, "whole job": job_content(measured)})
     save_png(plot(measured, settings.rows, device), settings.output.with_suffix(".png"))
     print(f"written to {settings.output} and {settings.output.with_suffix('.png')}")
 

@@ -12,7 +12,7 @@ from benchmarks.cost.report import Measured, number
 
 QUERIES, SAMPLES, CHECKPOINTS = 16, 1000, 4
 PUBLISHED, DEFAULT = 100 * 16, 20 * 8
-"""Draws of a query's plan; the default ranks as the published one does (docs/performance-plans.md)."""
+"""Draws of a query's plan; the two rank alike (docs/performance-plans.md)."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from retrac.errors import RetracError
 
-PASSES = 10
+PASSES = 4
 """Work of no more passes than that is not worth an estimate: it would be measured by doing it."""
 PROBE_SECONDS = 1.0
 """A measurement ends after so long, or with the pass that took longer."""

@@ -326,6 +326,14 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], int]]]:
     os.system(f"umount -l {folder}")  # lazily: a traceback may hold a file of it open
 
 
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No estimate beforehand, which would refuse what these tests want to see break."""
+    monkeypatch.setattr("retrac.training.estimate.PASSES", 10**6)
+    monkeypatch.setattr("retrac.influence.estimate.PASSES", 10**6)
+
+
+@pytest.mark.usefixtures("unmeasured")
 def test_a_disk_that_is_full_while_training(
     disk: tuple[Path, Callable[[str], int]], refusal: Refusal, retrac: Command, tmp_path: Path
 ) -> None:
@@ -343,6 +351,7 @@ def test_a_disk_that_is_full_while_training(
     assert all(torch.equal(reached[name], expected[name]) for name in expected)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_disk_that_is_full_while_attributing(
     disk: tuple[Path, Callable[[str], int]], refusal: Refusal, retrac: Command, own_run: Path
 ) -> None:

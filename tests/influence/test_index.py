@@ -11,7 +11,7 @@ from retrac.influence import indexed
 from retrac.influence.attribute import attribute
 from retrac.influence.config import ComputeConfig, IndexConfig, PlanConfig
 from retrac.influence.indexed import build_index
-from retrac.training.index import Index, IndexedCheckpoint, Rows
+from retrac.training.index import FORMAT, Index, IndexedCheckpoint, Rows
 from retrac.training.loop import train
 from retrac.training.run import Run
 from tiny import tiny
@@ -161,6 +161,15 @@ def test_damage_is_told_in_one_line(run):
         Index.open(index.path)
     with pytest.raises(RetracError, match="no index at"):
         Index.open(run.path / "nowhere")
+
+
+def test_an_index_of_another_format_is_refused(run):
+    index = build_index(run, IndexConfig(sketch_size=300))
+    text = (index.path / "index.json").read_text()
+    assert f'"format": {FORMAT}' in text
+    (index.path / "index.json").write_text(text.replace(f'"format": {FORMAT}', '"format": 1'))
+    with pytest.raises(RetracError, match="made by another version"):
+        Index.open(index.path)
 
 
 def test_float16_keeps_rows_of_any_scale(tmp_path):

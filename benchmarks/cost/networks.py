@@ -92,7 +92,7 @@ NETWORKS = {
             "published widths",
             partial(build_unet, PUBLISHED, (3, 32, 32), seed=0),
             shape=(3, 32, 32),
-            batch=16,
+            batch=32,
             queries=8,
             chunk=4,
             part=4,

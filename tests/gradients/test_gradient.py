@@ -39,11 +39,16 @@ def of_patches(batch: int, groups: int, down: int = 1) -> tuple[Factored, Tensor
     return Factored(patches, b, layout), torch.stack(bands, 2).flatten(1)
 
 
-@pytest.fixture(params=["contract", "write out", None], ids=["contract", "write", "choose"])
+@pytest.fixture(
+    params=[("contract", True), ("write out", False), ("write out", True), None],
+    ids=["contract", "write", "write, norms aside", "choose"],
+)
 def route(request, monkeypatch):
     """Every route once, and whatever is chosen."""
     if request.param is not None:
-        monkeypatch.setattr(gradient_module, "choose", lambda shape, directions: request.param)
+        route, aside = request.param
+        monkeypatch.setattr(gradient_module, "choose", lambda shape, directions: route)
+        monkeypatch.setattr(gradient_module, "norms_aside", lambda shape: aside)
 
 
 @random_layers
@@ -80,11 +85,11 @@ def test_patches_contract_as_if_written_out(route, slices, bands, batch, groups,
 
 
 def test_tiles_are_small(monkeypatch):
-    written = []
     monkeypatch.setattr("retrac.gradients.routes.TILE_BYTES", 8 * 100)
     monkeypatch.setattr("retrac.gradients.inputs.FEW", 0)
     gradient, _ = of_patches(6, 1)
-    written = [values.numel() for _, values in gradient._tiles()]
+    tiles = (tile for _, factors in gradient._parts() for tile in gradient._tiles(factors))
+    written = [values.numel() for _, values in tiles]
     assert max(written) <= 100 and len(written) > 6
 
 

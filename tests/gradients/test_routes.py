@@ -53,6 +53,14 @@ def test_contracting_counts_products_and_gram_matrices() -> None:
     assert routes.contracted(single, 0).operations == 2 * 4 * (5 + 7)
 
 
+def test_norms_come_from_gram_matrices_where_these_are_small() -> None:
+    few = Shape(16, 1, 16, 9216, 1024, 16, 9216)
+    assert routes.norms_aside(few) and not routes.norms_aside(LINEAR)
+    numbers, rows = 16 * 9216 * 1024, 16 * 16
+    norms = 2 * rows * 16 * (9216 + 1024) + 2 * rows * 16
+    assert routes.written_out(few, 6).operations == 2 * numbers * (16 + 6) + norms
+
+
 def test_copies_are_made_once_and_read_for_every_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = replace(CONVOLUTION, copied=0)
     copies, patches = 2 * 6 * 4 * 6 * 4, 2 * 16 * 18 * 4

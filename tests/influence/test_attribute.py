@@ -113,7 +113,7 @@ def test_scores_do_not_depend_on_how_memory_splits_the_work(
     tiny_run: Run, all_visits: retrac.Attribution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("retrac.influence.exact.CHUNK", 7)
-    monkeypatch.setattr("retrac.influence.memory.TILE_BYTES", 2**16)
+    monkeypatch.setattr("retrac.influence.memory.TEMPORARY_BYTES", 2**18)
     monkeypatch.setattr("retrac.influence.memory.MOST_ROWS", 3)
     small = retrac.attribute(
         tiny_run, "train:2", replay="all", plan=PLAN, compute=ComputeConfig(memory_budget="3MB")

@@ -96,7 +96,7 @@ def test_memory_does_not_change_an_index(run, monkeypatch):
     whole = build_index(run, IndexConfig(sketch_size=300))
     rows = whole.checkpoint(2).read(slice(0, 24)).sketches
     shutil.rmtree(whole.path)
-    monkeypatch.setattr("retrac.influence.memory.TILE_BYTES", 2**16)
+    monkeypatch.setattr("retrac.influence.memory.TEMPORARY_BYTES", 2**18)
     small = build_index(
         run, IndexConfig(sketch_size=300, compute=ComputeConfig(memory_budget="2MB"))
     )

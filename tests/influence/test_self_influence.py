@@ -36,7 +36,7 @@ def test_small_memory_and_small_blocks_give_the_same(
 ) -> None:
     whole = self_influence(tiny_run, plan=PLAN)
     monkeypatch.setattr("retrac.influence.self_influence.BLOCK", 5)
-    monkeypatch.setattr("retrac.influence.memory.TILE_BYTES", 2**16)
+    monkeypatch.setattr("retrac.influence.memory.TEMPORARY_BYTES", 2**18)
     small = self_influence(tiny_run, plan=PLAN, compute=ComputeConfig(memory_budget="3MB"))
     scale = float(np.abs(whole.dataset["score"]).max())
     np.testing.assert_allclose(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from retrac.gradients.inputs import EVERY, Factors, Inputs, Plain
 from retrac.gradients.layout import Layout
-from retrac.gradients.routes import Shape, choose, contraction_samples, tile_sizes
+from retrac.gradients.routes import Shape, choose, contraction_samples, norms_aside, tile_sizes
 
 PIECE = 2048
 """Numbers over which one matrix product sums, where results are few: BLAS leaves long sums with few
@@ -73,7 +73,6 @@ class Dense:
 class Tile(NamedTuple):
     """A part of a factored gradient that is small enough to be written out."""
 
-    samples: slice
     band: int
     outputs: slice
 
@@ -138,8 +137,12 @@ class Factored:
     def materialise(self) -> Tensor:
         """The numbers, `[B, n]`."""
         whole = self.b.new_empty(len(self), *self._numbers)
-        for tile, values in self._tiles():
-            whole[tile.samples, :, tile.band, tile.outputs] = values
+        for samples, factors in self._parts():
+            if len(factors.a) == 1:  # can be written where it belongs
+                torch.matmul(factors.b.mT, factors.a[0], out=whole[samples, :, 0])
+                continue
+            for tile, values in self._tiles(factors):
+                whole[samples, :, tile.band, tile.outputs] = values
         return whole.flatten(1)
 
     def sketch(self, left: Tensor | None, right: Tensor | None) -> Tensor:
@@ -179,31 +182,37 @@ class Factored:
         rows = slice(first * self.group, last * self.group)
         return self.inputs.factors(rows, self.b[rows], self.group)
 
-    def _tiles(self) -> Iterator[tuple[Tile, Tensor]]:
-        """The gradient written out `[b, G, o, i]`, part by part, each in the place of the last."""
-        shape = self.shape
-        samples, outputs = tile_sizes(shape)
-        buffer = self.b.new_empty(samples * shape.groups * outputs * (shape.inputs // shape.bands))
-        for sample in range(0, shape.batch, samples):
-            a, b = self._factors(slice(sample, sample + samples))
-            b = b.transpose(2, 3)
-            for band, part in enumerate(a):
-                for output in range(0, shape.outputs, outputs):
-                    tile = Tile(
-                        slice(sample, sample + samples), band, slice(output, output + outputs)
-                    )
-                    left = b[:, :, tile.outputs]
-                    size = (*left.shape[:3], part.shape[3])
-                    values = buffer[: prod(size)].view(size)
-                    yield tile, torch.matmul(left, part, out=values)
+    def _parts(self) -> Iterator[tuple[slice, Factors]]:
+        """The factors of as many samples as are written out together."""
+        size, _ = tile_sizes(self.shape)
+        for start in range(0, len(self), size):
+            samples = slice(start, start + size)
+            yield samples, self._factors(samples)
+
+    def _tiles(self, factors: Factors) -> Iterator[tuple[Tile, Tensor]]:
+        """Gradients written out `[b, G, o, i]`, tile by tile, each in the place of the last."""
+        a, b = factors
+        _, outputs = tile_sizes(self.shape)
+        buffer = b.new_empty(b.shape[0] * b.shape[1] * outputs * a[0].shape[3])
+        for band, part in enumerate(a):
+            for output in range(0, b.shape[3], outputs):
+                tile = Tile(band, slice(output, output + outputs))
+                left = b.mT[:, :, tile.outputs]
+                size = (*left.shape[:3], part.shape[3])
+                yield tile, torch.matmul(left, part, out=buffer[: prod(size)].view(size))
 
     def _write_out(self, directions: Tensor, dots: Tensor, norms: Tensor) -> None:
         """Contract the gradient itself, tile by tile."""
-        for tile, values in self._tiles():
-            if len(directions):
-                part = directions[:, :, tile.band, tile.outputs]
-                dots[tile.samples] += _inner_products(values, part)
-            norms[tile.samples] += squared_norms_of(values.flatten(1))
+        aside = norms_aside(self.shape)
+        for samples, factors in self._parts():
+            if aside:
+                norms[samples] = _squared_norms(*factors)
+            for tile, values in self._tiles(factors):
+                if len(directions):
+                    part = directions[:, :, tile.band, tile.outputs]
+                    dots[samples] += _inner_products(values, part)
+                if not aside:
+                    norms[samples] += squared_norms_of(values.flatten(1))
 
     def _contract(self, directions: Tensor, dots: Tensor, norms: Tensor) -> None:
         """`Σ_p ⟨D_m a_p, b_p⟩` and `⟨a aᵀ, b bᵀ⟩`, without the gradient."""

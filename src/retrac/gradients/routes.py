@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
-TILE_BYTES = 16 * 2**20
-"""The largest temporary of a contraction; some of them fit into the cache together."""
+TILE_BYTES = 64 * 2**20
+"""The largest temporary of a contraction."""
 COPIED_BYTES = 128 * 2**20
 """Of the inputs that are copied at a time: as many samples as possible, since directions are read
 again for the next ones."""
+TEMPORARY_BYTES = 2 * TILE_BYTES + COPIED_BYTES
+"""Of a contraction, all together."""
 
 CACHED = 0.5
 """What a byte counts that is written or read within the cache, in bytes of memory."""
@@ -123,30 +125,49 @@ def contractions(shape: Shape, directions: int) -> dict[Route, Work]:
 
 
 def contracted(shape: Shape, directions: int) -> Work:
-    """Inputs times directions, `[B·P, I] @ [I, O]` for each, and `P × P` matrices for norms."""
+    """Inputs times directions, `[B·P, I] @ [I, O]` for each, and norms by Gram matrices."""
     slices = ceil(shape.batch / contraction_samples(shape, directions))
     products = shape.rows * directions * shape.outputs
-    gram = shape.rows * shape.positions if shape.positions > 1 else 0
-    sides = shape.inputs + shape.outputs
-    return Work(
-        2 * products * (shape.inputs + 1) + 2 * max(gram, shape.rows) * sides + 2 * gram,
+    return gram(shape) + Work(
+        2 * products * (shape.inputs + 1),
         _factor_bytes(shape, reads=2)
         + _direction_bytes(shape, directions, slices)
-        + CACHED * 4 * (products + gram) * shape.number_bytes,
+        + CACHED * 4 * products * shape.number_bytes,
     )
 
 
 def written_out(shape: Shape, directions: int) -> Work:
-    """The gradient `[I, P] @ [P, O]` in tiles, each times directions and squared."""
+    """The gradient `[I, P] @ [P, O]` in tiles, each times directions; and norms."""
     samples, outputs = tile_sizes(shape)
     numbers = shape.batch * shape.numbers
-    touched = 3 if directions else 2
+    touched = 2 if directions else 1
     return Work(
-        2 * numbers * (shape.positions + directions + 1),
+        2 * numbers * (shape.positions + directions),
         _factor_bytes(shape, reads=ceil(shape.outputs / outputs))
         + _direction_bytes(shape, directions, ceil(shape.batch / samples))
         + CACHED * touched * numbers * shape.number_bytes,
+    ) + (gram(shape) if norms_aside(shape) else squared(shape))
+
+
+def norms_aside(shape: Shape) -> bool:
+    """Whether the norms of written gradients are had for less than reading them again."""
+    return USUAL.seconds(gram(shape)) < USUAL.seconds(squared(shape))
+
+
+def gram(shape: Shape) -> Work:
+    """Norms by `P × P` matrices of inputs and of output gradients."""
+    products = shape.rows * shape.positions if shape.positions > 1 else 0
+    sides = shape.inputs + shape.outputs
+    return Work(
+        2 * max(products, shape.rows) * sides + 2 * products,
+        CACHED * 4 * products * shape.number_bytes,
     )
+
+
+def squared(shape: Shape) -> Work:
+    """Norms of the written gradient, still in the cache."""
+    numbers = shape.batch * shape.numbers
+    return Work(2 * numbers, CACHED * numbers * shape.number_bytes)
 
 
 def projected(shape: Shape, inputs: int, outputs: int) -> Work:

@@ -8,7 +8,7 @@ from diffusers import UNet2DModel
 from retrac.diffusion.loss import Objective, fast_memory_format
 from retrac.errors import RetracError
 from retrac.gradients.memory import activation_bytes, free_bytes, weight_bytes
-from retrac.gradients.routes import TILE_BYTES
+from retrac.gradients.routes import TEMPORARY_BYTES
 from retrac.influence.config import ComputeConfig, parse_bytes
 from retrac.influence.plan import Plan
 
@@ -40,7 +40,7 @@ def rows_within(
         RetracError: the budget cannot hold one image.
     """
     device = next(model.parameters()).device
-    fixed = weight_bytes(model) + 4 * TILE_BYTES
+    fixed = weight_bytes(model) + TEMPORARY_BYTES
     row = activation_bytes(model, lambda: _probe(model, objective, shape, device))
     budget = _budget(config, device)
     if budget < fixed + row:
@@ -71,7 +71,7 @@ def split_work(
     row = activation_bytes(model, lambda: _probe(model, objective, shape, device))
     direction = methods * weights
     timestep = plan.noises * row + 2 * weights
-    fixed = weights + 4 * TILE_BYTES
+    fixed = weights + TEMPORARY_BYTES
     least = fixed + direction + max(row, timestep)
     if budget < least:
         raise RetracError(

@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
+from benchmarks.mixed import mixed_queries
 from retrac.files import write_json
 from retrac.influence import indexed
 from retrac.influence.attribute import attribute
 from retrac.influence.config import IndexConfig, PlanConfig
 from retrac.influence.indexed import build_index
-from retrac.influence.queries import Queries, open_queries
 from retrac.training.run import Run
 
 TOP = 20
@@ -55,7 +55,7 @@ def main(settings: Settings) -> None:
         }
     with tempfile.TemporaryDirectory() as folder:
         run = Run.open(shutil.copytree(settings.run, Path(folder) / "run"))
-        queries = _queries(run, settings.queries)
+        queries = mixed_queries(run, settings.queries)
         last = (run.checkpoints[-1].epoch,)
         plan = PlanConfig()
         exact = attribute(run, queries, plan=plan, checkpoints=last, parameters=settings.parameters)
@@ -75,17 +75,6 @@ def main(settings: Settings) -> None:
             rows.append(row)
             shutil.rmtree(index.path)
     _report(rows, settings, run)
-
-
-def _queries(run: Run, count: int) -> Queries:
-    """Training samples, then generated images."""
-    parts = [open_queries(run, f"{kind}:{count}", 0) for kind in ("train", "generated")]
-    return Queries(
-        "mixed",
-        np.concatenate([part.images for part in parts]),
-        sum((part.ids for part in parts), ()),
-        sum((part.labels for part in parts), ()),
-    )
 
 
 def _agreement(exact: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
@@ -119,7 +108,7 @@ def _report(rows: list[dict], settings: Settings, run: Run) -> None:
     write_json(
         settings.output,
         {
-            "command": " ".join(["python", "benchmarks/sketches.py", *sys.argv[1:]]),
+            "command": " ".join(["python", "-m", "benchmarks.sketches", *sys.argv[1:]]),
             "parameters": run.record["parameters"],
             "samples": len(run.dataset),
             "queries": 2 * settings.queries,

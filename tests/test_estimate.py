@@ -1,5 +1,6 @@
 """Estimates on constructed numbers; nothing here depends on how fast the machine is."""
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +8,16 @@ import pytest
 
 from retrac import estimate as estimates
 from retrac.errors import RetracError
-from retrac.estimate import Estimate, refuse_full_disk, seconds_of, standing, told_bytes, told_time
+from retrac.estimate import (
+    Estimate,
+    refuse_full_disk,
+    scratch,
+    seconds_of,
+    standing,
+    told_bytes,
+    told_time,
+)
+from retrac.files import write_whole
 from retrac.influence.estimate import Costs, distinct
 from retrac.influence.parts import Left
 from retrac.training.estimate import StepCosts, StepsLeft, training_needs
@@ -75,6 +85,16 @@ def test_a_disk_that_is_too_small_is_refused(
     with pytest.raises(RetracError, match="will need 201 MB on disk, and 200 MB are free"):
         refuse_full_disk(Estimate(1, 1, 201 * 2**20), output)
     assert asked == [tmp_path, tmp_path]
+
+
+def test_a_disk_that_fills_while_measuring_names_the_output(tmp_path: Path) -> None:
+    output = tmp_path / "not/there"
+    full = pytest.raises(RetracError, match=f"^no space left to write {output}: ")
+    with full, scratch(output) as folder, write_whole(folder / "weights"):
+        raise OSError(errno.ENOSPC, "full")
+    with pytest.raises(ValueError, match="another"), scratch(output):
+        raise ValueError("another")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_folder_above_that_stands(tmp_path: Path) -> None:

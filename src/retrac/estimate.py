@@ -3,12 +3,15 @@
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from retrac.errors import RetracError
+from retrac.files import disk_refusal
 
 PASSES = 4
 """Work of no more passes than that is not worth an estimate: it would be measured by doing it."""
@@ -102,6 +105,22 @@ def standing(path: Path) -> Path:
     """The nearest folder above a path, or the path itself, that exists already."""
     path = path.absolute()
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """A folder on the disk of `path`, for as long as something is measured.
+
+    Raises:
+        RetracError: that disk refuses; `path` is named, not the folder.
+    """
+    try:
+        with TemporaryDirectory(prefix=".retrac-", dir=standing(path)) as folder:
+            yield Path(folder)
+    except Exception as error:
+        if refusal := disk_refusal(error.__cause__ or error, path):
+            raise refusal from error
+        raise
 
 
 def refuse_full_disk(estimate: Estimate, path: Path) -> None:

@@ -5,14 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from retrac.diffusion.device import choose_device
-from retrac.estimate import PASSES, Estimate, peak_bytes, seconds_of, standing
+from retrac.estimate import PASSES, Estimate, peak_bytes, scratch, seconds_of
 from retrac.gradients.sketch import Projection
 from retrac.influence.config import METHODS, AttributeConfig, ComputeConfig, IndexConfig
 from retrac.influence.exact import ExactWork
@@ -129,8 +128,8 @@ def estimate_index(run: Run, config: IndexConfig) -> Estimate | None:
             run.dataset.ids,
         )
     )
-    with TemporaryDirectory(prefix=".retrac-", dir=standing(path)) as folder:
-        row = row_costs(Path(folder) / "rows", len(METHODS), size, visits, len(run.dataset))
+    with scratch(path) as folder:
+        row = row_costs(folder / "rows", len(METHODS), size, visits, len(run.dataset))
     costs = Costs(load + layout, 0.0, passed / (len(samples) * visits) + row.seconds / visits)
     return Estimate(
         costs.seconds(todo),

@@ -3,14 +3,13 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from retrac.data.dataset import ImageDataset
 from retrac.diffusion.device import choose_device
 from retrac.diffusion.sampling import BATCH, generate
-from retrac.estimate import PASSES, Estimate, folder_bytes, peak_bytes, seconds_of, standing
+from retrac.estimate import PASSES, Estimate, folder_bytes, peak_bytes, scratch, seconds_of
 from retrac.files import read_json
 from retrac.gradients.weighting import WEIGHTINGS
 from retrac.training.config import TrainConfig
@@ -121,10 +120,10 @@ def estimate_training(
         return None
     # So low a learning rate that repeated steps cannot break the weights.
     still = replace(config.optimisation, learning_rate=1e-30)
-    with TemporaryDirectory(prefix=".retrac-", dir=standing(output)) as folder:
+    with scratch(output) as folder:
         training = Training(
             replace(config, optimisation=still, sample_steps=1),
-            Path(folder),
+            folder,
             accelerator,
             dataset,
             ledger,

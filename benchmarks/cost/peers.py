@@ -10,10 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.cost.workload import Draws, Losses, NotMeasured, Work, Workload
-
-HEAP_BYTES = 32 * 2**20
-"""Blocks above this size malloc takes from the system anew each time, page by page."""
+from benchmarks.cost.workload import Draws, Losses, Work, Workload
 
 
 def dattri(workload: Workload) -> Work:
@@ -21,7 +18,7 @@ def dattri(workload: Workload) -> Work:
     from dattri.algorithm.tracin import TracInAttributor
     from dattri.task import AttributionTask
 
-    losses, chunk = workload.losses, _dattri_chunk(workload)
+    losses, chunk = workload.losses, workload.network.chunk
 
     def loss(parameters: dict[str, Tensor], example: tuple[Tensor, ...]) -> Tensor:
         one = tuple(part.unsqueeze(0) for part in example)
@@ -52,26 +49,6 @@ def captum_sample_wise(workload: Workload) -> Work:
     """A backward pass for each batch."""
     chunk = workload.network.chunk
     return _tracincp(workload, chunk, chunk, sample_wise=True)
-
-
-def _dattri_chunk(workload: Workload) -> int:
-    """The fastest chunk for dattri, as measured: its backward pass fills and adds `[chunk, n]` for
-    each of the network's tensors, which costs several times as much above `HEAP_BYTES`.
-
-    Raises:
-        NotMeasured: on the CPU, one sample is above, and takes minutes.
-    """
-    parameters = list(workload.losses.parameters())
-    gradient = sum(p.numel() * p.element_size() for p in parameters)
-    if parameters[0].is_cuda:
-        return workload.network.chunk
-    if gradient > HEAP_BYTES:
-        raise NotMeasured(
-            f"its backward pass fills {len(parameters) * gradient / 2**30:.0f} GB for one gradient "
-            f"({gradient / 2**20:.0f} MB for each of {len(parameters)} tensors), which takes "
-            "minutes per sample here"
-        )
-    return min(HEAP_BYTES // gradient, workload.network.chunk)
 
 
 class _SmoothTimesteps(Losses):

@@ -56,9 +56,9 @@ ROWS = {
             "dattri TracIn",
             "sample",
             peers.dattri,
-            "one method; whole gradients of as many samples at a time as is fastest, and each time "
+            "one method; whole gradients of a chunk of samples at a time, and each time "
             "those of all queries again; its random projection, on by default, is off; timed "
-            "on a part; sensitive to how malloc treats large blocks",
+            "on a part",
         ),
         Row(
             "captum",

@@ -89,10 +89,6 @@ class Workload:
         )
 
 
-class NotMeasured(Exception):
-    """Why a row is not measured on a network, in words for the table."""
-
-
 @dataclass(frozen=True)
 class Work:
     """What one row does, ready to be timed.

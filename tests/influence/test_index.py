@@ -163,6 +163,40 @@ def test_damage_is_told_in_one_line(run):
         Index.open(run.path / "nowhere")
 
 
+@pytest.mark.parametrize("name", ["sketch", "scale", "norm", "timestep", "done"])
+def test_a_damaged_piece_is_told_in_one_line(run, name):
+    index = build_index(run, IndexConfig(sketch_size=300))
+    files = [path for path in index.path.glob(f"*/{name}.zarr/**/*") if path.is_file()]
+    pieces = [path for path in files if not path.name.endswith(".json")]
+    assert pieces
+    for piece in pieces:
+        piece.write_bytes(piece.read_bytes()[:5])
+    with pytest.raises(RetracError, match=rf"{name}\.zarr is damaged .*make it again"):
+        attribute(run, "train:1", plan=PLAN, index=True)
+
+
+def test_interrupted_answers_go_on(run, tmp_path, monkeypatch):
+    build_index(run, IndexConfig(sketch_size=300))
+    whole = attribute(run, "train:2", plan=PLAN, index=True)
+    asked: list[str] = []
+    query_sketches = indexed.query_sketches
+
+    def stop_at_the_second(*given):
+        asked.append(given[8])
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return query_sketches(*given)
+
+    monkeypatch.setattr(indexed, "query_sketches", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        attribute(run, "train:2", plan=PLAN, index=True, output=tmp_path / "result")
+    again = attribute(run, "train:2", plan=PLAN, index=True, output=tmp_path / "result")
+    names = [checkpoint.path.name for checkpoint in run.checkpoints]
+    assert asked == [*names[:2], *names[1:]]
+    assert np.array_equal(again.contributions.values, whole.contributions.values)
+    assert not list(tmp_path.glob("*.parts"))
+
+
 def test_an_index_of_another_format_is_refused(run):
     index = build_index(run, IndexConfig(sketch_size=300))
     text = (index.path / "index.json").read_text()

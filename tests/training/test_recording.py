@@ -14,7 +14,7 @@ from retrac.training import loop
 from retrac.training.index import Index
 from retrac.training.inputs import training_inputs
 from retrac.training.loop import train
-from retrac.training.recording import RECORDED, Recorder
+from retrac.training.recording import RECORDED, Recorder, steps_ahead
 from retrac.training.run import Run
 from retrac.training.signals import Interrupted
 from tiny import tiny, weights
@@ -103,3 +103,8 @@ def test_gradients_that_are_not_finite_end_the_training(tmp_path, monkeypatch):
     with pytest.raises(RetracError, match="a gradient is not finite in epoch 1"):
         train(tiny(epochs=2), tmp_path / "run", record=300)
     assert Run.open(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 10), (500, 30), (10000, 100)])
+def test_a_fiftieth_of_the_steps_is_looked_ahead(epochs, steps):
+    assert steps_ahead(tiny(epochs=epochs, batch_size=8), samples=24) == steps

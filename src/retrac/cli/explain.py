@@ -23,8 +23,8 @@ class Explain:
     sketch_size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Show the pass of `retrac index` with sketches of about so many numbers instead."""
     samples: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Samples in the pass. Default: as many as the memory budget allows, at most 64;
-    few are quicker to measure."""
+    """Samples in the pass. Default: as many as the memory budget allows, at most
+    256; few are quicker to measure."""
     parameters: str = ".*"
     """Regular expression: only parameters in whose name it is found count. Default: all."""
     all: bool = False

@@ -8,7 +8,7 @@ from retrac.influence.explanation import Entry, Explanation
 
 ROUTES = {
     "contract": "inputs times directions, norms from Gram matrices: no gradient is formed",
-    "write out": "the gradient in tiles, each contracted while it is in the cache",
+    "write out": "the gradient in tiles, each contracted before the next takes its place",
     "project": "both sides to the few channels of the sketch, then multiplied",
     "vector": "a bias or a scale: one product for all of them together",
     "left out": "too small a part of the gradient to get a number of the sketch",

@@ -9,6 +9,9 @@ from retrac.gradients.gradient import Dense, Gradient, squared_norms_of
 from retrac.gradients.layout import Directions, Layout
 from retrac.gradients.tape import per_sample_gradients
 
+SMALL = 2**16
+"""Numbers of a dense gradient that is kept until all others like it are there."""
+
 
 def dots_and_norms(
     model: nn.Module,
@@ -46,27 +49,29 @@ class Contracted:
         self._directions = directions
         self._dots: list[Tensor] = []
         self._squared_norms: list[Tensor] = []
-        self._dense: list[tuple[Tensor, Tensor]] = []
+        self._small: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, name: str, gradient: Gradient) -> None:
         """Contract one parameter's gradients."""
         rows = self._directions.rows(name, gradient.layout)
-        if isinstance(gradient, Dense):
-            self._dense.append((gradient.values, rows))
-            return
-        dots, squared_norms = gradient.dots_and_norms(rows)
-        self._dots.append(dots)
-        self._squared_norms.append(squared_norms)
+        if isinstance(gradient, Dense) and gradient.layout.size <= SMALL:
+            self._small.append((gradient.values, rows))
+        else:
+            self._contract(gradient, rows)
 
     def totals(self, losses: Tensor) -> tuple[Tensor, Tensor]:
         """`dots [B, M]` and `squared_norms [B]`; zeros like the losses `[B]` where none came."""
-        if self._dense:  # many and small: one product for all of them
-            values, rows = (torch.cat(parts, 1) for parts in zip(*self._dense, strict=True))
-            self._dots.append(values @ rows.T)
-            self._squared_norms.append(squared_norms_of(values))
+        if self._small:  # one product for all of them
+            values, rows = (torch.cat(parts, 1) for parts in zip(*self._small, strict=True))
+            self._contract(Dense(values, Layout.in_order(values.shape[1:])), rows)
         if not self._dots:
             return losses.new_zeros(len(losses), self._directions.count), torch.zeros_like(losses)
         return torch.stack(self._dots).sum(0), torch.stack(self._squared_norms).sum(0)
+
+    def _contract(self, gradient: Gradient, rows: Tensor) -> None:
+        dots, squared_norms = gradient.dots_and_norms(rows)
+        self._dots.append(dots)
+        self._squared_norms.append(squared_norms)
 
 
 def squared_norms(model: nn.Module, per_sample_losses: Callable[[], Tensor]) -> Tensor:

@@ -20,11 +20,11 @@ TEMPORARY_BYTES = 2 * TILE_BYTES + COPIED_BYTES
 """Of a contraction, all together."""
 
 CACHED = 0.5
-"""What a byte counts that is written or read within the cache, in bytes of memory."""
+"""What a byte of a temporary counts, read soon after it was written, in bytes of memory."""
 
 Route = Literal["contract", "write out", "project", "vector"]
 """`contract`: inputs with directions, norms by Gram matrices; the gradient is never formed.
-`write out`: the gradient in tiles, each contracted while it is in the cache.
+`write out`: the gradient in tiles, each contracted before the next takes its place.
 `project`: both sides to the few channels of a sketch, then written out.
 `vector`: a dense gradient, which is there already."""
 
@@ -165,7 +165,7 @@ def gram(shape: Shape) -> Work:
 
 
 def squared(shape: Shape) -> Work:
-    """Norms of the written gradient, still in the cache."""
+    """Norms of the written gradient, tile by tile."""
     numbers = shape.batch * shape.numbers
     return Work(2 * numbers, CACHED * numbers * shape.number_bytes)
 

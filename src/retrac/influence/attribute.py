@@ -81,6 +81,7 @@ def attribute(
     settings = {**scorer.settings, "queries": digest(queries.images, list(queries.ids))}
     if found is not None:
         settings["index"] = {name: found.config[name] for name in ("kind", "size", "seed")}
+        settings["index"]["sizes"] = digest(found.config["sizes"])
         settings["exact_top"] = exact_top
     path = Path(output) if output is not None else None
     if path is not None and path.exists():
@@ -105,7 +106,7 @@ def _by_index(
     scorer: Scorer, queries: Queries, index: Index, top: int, parts: Parts
 ) -> tuple[Scored, np.ndarray]:
     """Scores by the index, but exact ones for the best candidates; which those are."""
-    scored = index_scores(scorer, index, queries)
+    scored = index_scores(scorer, index, queries, parts)
     if top == 0:
         return scored, np.array([], int)
     order = np.argsort(-scored.score.sum(1), axis=2, kind="stable")

@@ -21,6 +21,7 @@ from retrac.influence.indexed import (
     begin_index,
     index_left,
     index_scorer,
+    indexed_part,
     lay_out,
     open_index,
     piece_scores,
@@ -39,6 +40,8 @@ from retrac.training.index import CONFIG, Index
 from retrac.training.run import Run, choose_checkpoints
 
 FLOAT = 4
+SHORT = 64
+"""Images that a pass counts at the most where it is asked whether there are only a few passes."""
 REPORT = 100_000
 """Bytes of a report, per query, besides its images."""
 REPORTED = 64
@@ -212,9 +215,11 @@ def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> E
     run, last, top = scorer.run, scorer.replays[-1], scorer.config.exact_top
     load, model = _clocked(lambda: scorer.model(last))
     rows, part = scorer.rows(model), index.checkpoint(last.checkpoint.epoch)
-    todo = Left(len(scorer.replays), len(queries) * scorer.draws * len(scorer.replays), 0)
+    there = kept_beside(output)
+    checkpoints = sum(indexed_part(replay) not in there for replay in scorer.replays)
+    todo = Left(checkpoints, len(queries) * scorer.draws * checkpoints, 0)
     found: list[Estimate | None] = []
-    if todo.draws > PASSES * rows or len(part.chunks) * len(scorer.replays) > PASSES:
+    if todo.draws > PASSES * min(rows, SHORT) or len(part.chunks) * checkpoints > PASSES:
         methods = [index.methods.index(method) for method in scorer.config.methods]
         few, first = _shortened(scorer, max(1, rows // scorer.plan.noises)), _some(queries, 1)
 
@@ -269,7 +274,8 @@ def _exact_costs(scorer: Scorer, queries: Queries, samples: np.ndarray, split: S
 
 
 def _passes(todo: Left, split: Split, scorer: Scorer) -> float:
-    return todo.draws / (split.timesteps * scorer.plan.noises) + todo.visits / split.batch
+    draws = split.timesteps * scorer.plan.noises
+    return todo.draws / min(draws, SHORT) + todo.visits / min(split.batch, SHORT)
 
 
 def _needs(scorer: Scorer, queries: Queries, samples: int, seconds: float) -> Estimate:

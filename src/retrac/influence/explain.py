@@ -73,7 +73,7 @@ def explain(
     else:
         laid_out = lay_out(scorer, scorer.replays, sketch_size)
         together, fitting, size = 0, scorer.rows(model), laid_out["size"]
-    batch = _batch(scorer, min(samples or fitting, len(run.dataset)))
+    batch = _batch(scorer, min(samples or fitting, fitting, len(run.dataset)))
 
     def losses() -> Tensor:
         return run.objective.losses(model, *batch)

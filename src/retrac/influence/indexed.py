@@ -17,7 +17,7 @@ from retrac.gradients.sketch import Sides, allocate, measure_sides, sketch_size
 from retrac.influence.ahead import ahead
 from retrac.influence.config import METHODS, AttributeConfig, IndexConfig
 from retrac.influence.exact import CHUNK, Scored
-from retrac.influence.parts import Left
+from retrac.influence.parts import Left, Parts
 from retrac.influence.queries import Queries
 from retrac.influence.ranking import evenly_spread
 from retrac.influence.replay import Replay
@@ -154,14 +154,24 @@ def as_indexed(config: AttributeConfig, index: Index) -> AttributeConfig:
     )
 
 
-def index_scores(scorer: Scorer, index: Index, queries: Queries) -> Scored:
-    """Estimate all samples' scores by inner products of sketches."""
+def indexed_part(replay: Replay) -> str:
+    """Name of the piece that holds a checkpoint's scores by the index."""
+    return f"epoch-{replay.checkpoint.epoch:04d}-index"
+
+
+def index_scores(scorer: Scorer, index: Index, queries: Queries, parts: Parts) -> Scored:
+    """Estimate all samples' scores by inner products of sketches.
+
+    Checkpoints whose scores are there are not computed again.
+    """
     run, methods = scorer.run, scorer.config.methods
     rows = [index.methods.index(method) for method in methods]
-    scores, norms, timesteps, query_norms = [], [], [], []
-    total = len(queries) * scorer.draws * len(scorer.replays)
-    with progress("attribute", total, "gradients") as advance:
+    each = len(queries) * scorer.draws
+    with progress("attribute", each * len(scorer.replays), "gradients") as advance:
         for replay in scorer.replays:
+            if indexed_part(replay) in parts:
+                advance(each)
+                continue
             model = scorer.model(replay)
             directions, by_timestep = query_sketches(
                 model,
@@ -177,11 +187,22 @@ def index_scores(scorer: Scorer, index: Index, queries: Queries) -> Scored:
             )
             part = index.checkpoint(replay.checkpoint.epoch)
             found = [piece_scores(part, piece, rows, directions) for piece in part.chunks]
-            scores.append(np.concatenate([score for score, _, _ in found], axis=2))
-            norms.append(np.concatenate([norm for _, norm, _ in found]))
-            timesteps.append(np.concatenate([timestep for _, _, timestep in found]))
-            query_norms.append(by_timestep.numpy())
-    return Scored(np.stack(scores, axis=1), norms, timesteps, np.stack(query_norms))
+            parts.put(
+                indexed_part(replay),
+                {
+                    "scores": np.concatenate([score for score, _, _ in found], axis=2),
+                    "norms": np.concatenate([norm for _, norm, _ in found]),
+                    "timesteps": np.concatenate([timestep for _, _, timestep in found]),
+                    "query_norms": by_timestep.numpy(),
+                },
+            )
+    done = [parts.get(indexed_part(replay)) for replay in scorer.replays]
+    return Scored(
+        np.stack([part["scores"] for part in done], axis=1),
+        [part["norms"] for part in done],
+        [part["timesteps"] for part in done],
+        np.stack([part["query_norms"] for part in done]),
+    )
 
 
 def piece_scores(

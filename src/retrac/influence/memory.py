@@ -70,7 +70,7 @@ def split_work(
     weights = weight_bytes(model)
     row = activation_bytes(model, lambda: _probe(model, objective, shape, device))
     direction = methods * weights
-    timestep = plan.noises * row + 2 * weights
+    timestep = plan.noises * row + weights
     fixed = weights + TEMPORARY_BYTES
     least = fixed + direction + max(row, timestep)
     if budget < least:

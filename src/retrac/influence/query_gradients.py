@@ -81,11 +81,13 @@ def query_gradients(
                 )
             norms[query, part] = norm.cpu()
             weights = torch.stack([WEIGHTINGS[method](norm) for method in methods]) / steps
-            for name, (layout, values) in gradients.items():
+            while gradients:  # gone before the next pass needs the memory
+                name, (layout, values) = gradients.popitem()
                 if name not in rows:
                     empty = values.new_zeros(len(methods), queries, values.shape[1])
                     rows[name] = (layout, empty)
                 rows[name][1][:, query] += weights @ values
+                del values
             advance(len(norm))
     flat = {name: (layout, values.flatten(0, 1)) for name, (layout, values) in rows.items()}
     return QueryGradients(Directions.from_rows(flat), norms)

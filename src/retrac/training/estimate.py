@@ -19,11 +19,11 @@ from retrac.training.ledger import Ledger
 from retrac.training.loop import STATE_SECONDS, Training, first_weights, make_accelerator
 from retrac.training.recording import (
     CHUNK,
-    LOOK_AHEAD,
     RECORDED,
     NoRecording,
     Recorder,
     lay_out,
+    steps_ahead,
 )
 from retrac.training.resume import latest_state, refuse_unfit
 from retrac.training.run import Run, choose_checkpoints
@@ -207,6 +207,7 @@ def _recorded_costs(
     """What recording adds to them."""
     dataset, ledger = training.dataset, training.ledger
     scratch, device = training.output, training.accelerator.device
+    ahead = steps_ahead(config, len(dataset))
     begun = (output / RECORDED / CONFIG).is_file()
     laid = (
         read_json(output / RECORDED / CONFIG)
@@ -228,7 +229,7 @@ def _recorded_costs(
         checkpoint=plain.checkpoint + samples * row.seconds,
         checkpoint_bytes=plain.checkpoint_bytes + int(samples * row.disk),
         state_bytes=plain.state_bytes + sums,
-        begin=0.0 if begun else LOOK_AHEAD * config.batch_size * plain.visit,
+        begin=0.0 if begun else ahead * config.batch_size * plain.visit,
         held=sums,
     )
 

@@ -5,17 +5,18 @@ A folder with `index.json`, which says how it was made, and one folder per check
 divided by its number in `scale.zarr`; `norm.zarr` and `timestep.zarr` tell of the visits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
 
 from retrac.errors import RetracError
-from retrac.files import read_json, remove, write_json
+from retrac.files import disk_refusal, read_json, remove, write_json
 from retrac.gradients.sketch import Projection, Sizes
 
 CONFIG = "index.json"
@@ -63,42 +64,53 @@ class IndexedCheckpoint:
     @property
     def chunk(self) -> int:
         """Samples in a piece that is written at one time."""
-        return int(self._open("scale").chunks[1])
+        return int(self._open("scale", "r").chunks[1])
 
     @property
     def chunks(self) -> list[slice]:
         """The samples of each piece."""
-        samples = self._open("scale").shape[1]
+        samples = self._open("scale", "r").shape[1]
         return [slice(at, min(at + self.chunk, samples)) for at in range(0, samples, self.chunk)]
 
     @property
     def missing(self) -> list[slice]:
         """Pieces that are not there yet."""
-        done = self._open("done")[:]
+        done = self._read("done")
         return [samples for samples, is_done in zip(self.chunks, done, strict=True) if not is_done]
 
     def write(self, samples: slice, rows: Rows) -> None:
         """Fill one piece; it counts once all of it is on disk."""
         scale = np.abs(rows.sketches).max(axis=2) / LARGEST
         divisor = np.where(scale > 0, scale, 1)[..., None]
-        self._open("sketch")[:, samples] = (rows.sketches / divisor).astype(np.float16)
-        self._open("scale")[:, samples] = scale
-        self._open("norm")[samples] = rows.norms
-        self._open("timestep")[samples] = rows.timesteps
-        self._open("done")[samples.start // self.chunk] = True
+        self._open("sketch", "r+")[:, samples] = (rows.sketches / divisor).astype(np.float16)
+        self._open("scale", "r+")[:, samples] = scale
+        self._open("norm", "r+")[samples] = rows.norms
+        self._open("timestep", "r+")[samples] = rows.timesteps
+        self._open("done", "r+")[samples.start // self.chunk] = True
 
     def read(self, samples: slice) -> Rows:
         """Some samples' rows."""
-        scale = self._open("scale")[:, samples]
-        sketches = self._open("sketch")[:, samples].astype(np.float32) * scale[..., None]
-        return Rows(sketches, self._open("norm")[samples], self._open("timestep")[samples])
+        of_all = (slice(None), samples)
+        scale = self._read("scale", of_all)
+        sketches = self._read("sketch", of_all).astype(np.float32) * scale[..., None]
+        return Rows(sketches, self._read("norm", samples), self._read("timestep", samples))
 
-    def _open(self, name: str) -> Any:
+    def _open(self, name: str, mode: Literal["r", "r+"]) -> Any:
+        with self._refusing(name) as path:
+            return zarr.open_array(str(path), mode=mode)
+
+    def _read(self, name: str, part: Any = slice(None)) -> Any:
+        array = self._open(name, "r")
+        with self._refusing(name):
+            return array[part]
+
+    @contextmanager
+    def _refusing(self, name: str) -> Iterator[Path]:
         path = self.path / f"{name}.zarr"
         try:
-            return zarr.open_array(str(path), mode="r+")
-        except Exception as error:  # zarr's versions each have their own
-            raise RetracError(
+            yield path
+        except Exception as error:  # zarr's versions and its codecs each have their own
+            raise disk_refusal(error, path) or RetracError(
                 f"{path} is damaged ({error}): delete {self.path.parent} and make it again"
             ) from error
 

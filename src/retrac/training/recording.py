@@ -34,9 +34,12 @@ from retrac.training.state import read_tensors
 
 RECORDED = "recorded"
 """Folder of a run's recording."""
-LOOK_AHEAD = 100
-"""Steps that a copy of the network takes, to see where gradients will be: before the first step
-most layers have none, since networks begin with zeros in their last convolutions."""
+LOOK_AHEAD = (10, 100)
+"""The least and the most steps that a copy of the network takes, to see where gradients will be:
+before the first step most layers have none, since networks begin with zeros in their last
+convolutions."""
+LOOKED = 50
+"""Of so many steps one is looked ahead."""
 PILOT = 64
 """Samples at which it is measured then."""
 CHUNK = 512
@@ -254,9 +257,16 @@ def begin_recording(
             f"{output} was begun without --record: what was not recorded from the start cannot be "
             "made up for; train into another --output, or use `retrac index`"
         )
-    return Index.begin(
-        path, {**settings, **lay_out(config, size, network, dataset, ledger, device)}
-    )
+    ahead = steps_ahead(config, len(dataset))
+    laid_out = lay_out(config, size, network, dataset, ledger, device, ahead)
+    return Index.begin(path, {**settings, **laid_out})
+
+
+def steps_ahead(config: TrainConfig, samples: int) -> int:
+    """Steps to look ahead in a training on so many samples."""
+    least, most = LOOK_AHEAD
+    steps = config.epochs * math.ceil(samples / config.batch_size)
+    return max(least, min(most, steps // LOOKED))
 
 
 def lay_out(
@@ -266,7 +276,7 @@ def lay_out(
     dataset: ImageDataset,
     ledger: Ledger,
     device: torch.device,
-    look_ahead: int = LOOK_AHEAD,
+    look_ahead: int,
 ) -> dict[str, Any]:
     """What `index.json` says of its sketches: `size`, and `sizes` of each parameter's part."""
     sides = _sides_after_look_ahead(config, network, dataset, ledger, device, look_ahead)

@@ -47,7 +47,7 @@ def main(settings: Settings) -> None:
     blocks: dict[str, list[Tensor]] = {}
     for image in run.dataset.tensors(chosen):
         gradients, _ = gradients_by_timestep(
-            model, run.objective, image, plan.timesteps, plan.draw(image)
+            model, run.objective, image, plan.timesteps, plan.draw(image), settings.noises
         )
         parts: dict[str, list[Tensor]] = {}
         for name, (_, values) in gradients.items():

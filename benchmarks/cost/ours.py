@@ -19,6 +19,7 @@ from retrac.gradients.sketch import (
 )
 from retrac.gradients.weighting import WEIGHTINGS
 from retrac.influence.config import PlanConfig
+from retrac.influence.memory import Split
 from retrac.influence.plan import Plan
 from retrac.influence.query_gradients import query_gradients
 from retrac.training.index import Index
@@ -49,9 +50,10 @@ def query_gradient(workload: Workload) -> Work:
     plan = query_plan(workload, 2 * block)
     image = workload.queries.images[:1].cpu()
     model, objective = workload.losses.model, workload.losses.objective
+    split = Split(1, workload.network.batch, block, NOISES)
 
     def run() -> None:
-        query_gradients(model, objective, plan, image, METHODS, block, ["0"], "none")
+        query_gradients(model, objective, plan, image, METHODS, split, ["0"], "none")
 
     return Work(run, len(plan.timesteps) * NOISES)
 

@@ -274,7 +274,7 @@ def _exact_costs(scorer: Scorer, queries: Queries, samples: np.ndarray, split: S
 
 
 def _passes(todo: Left, split: Split, scorer: Scorer) -> float:
-    draws = split.timesteps * scorer.plan.noises
+    draws = split.timesteps * split.noises
     return todo.draws / min(draws, SHORT) + todo.visits / min(split.batch, SHORT)
 
 

@@ -15,6 +15,9 @@ from retrac.influence.plan import Plan
 MOST_ROWS = 256
 """Images in a pass: more of them make it no faster, even where every operation is small."""
 
+USABLE = 0.9
+"""Of a budget; the rest is for memory that was freed in pieces of other sizes."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -24,11 +27,13 @@ class Split:
         queries: in a block.
         batch: visits in a pass of the train side.
         timesteps: of the plan, in a pass of the query side.
+        noises: of each of them in that pass.
     """
 
     queries: int
     batch: int
     timesteps: int
+    noises: int
 
 
 def rows_within(
@@ -45,8 +50,8 @@ def rows_within(
     budget = _budget(config, device)
     if budget < fixed + row:
         raise RetracError(
-            f"a memory budget of {_megabytes(budget)} is too small for this network: it needs at "
-            f"least {_megabytes(fixed + row)}; raise --memory-budget"
+            f"a memory budget of {_megabytes(budget / USABLE)} is too small for this network: it "
+            f"needs at least {_megabytes((fixed + row) / USABLE)}; raise --memory-budget"
         )
     return max(1, min(MOST_ROWS, (budget - fixed) // row))
 
@@ -70,23 +75,26 @@ def split_work(
     weights = weight_bytes(model)
     row = activation_bytes(model, lambda: _probe(model, objective, shape, device))
     direction = methods * weights
-    timestep = plan.noises * row + weights
     fixed = weights + TEMPORARY_BYTES
-    least = fixed + direction + max(row, timestep)
+    noise = row + 2 * weights  # the sum, and what comes to it
+    least = fixed + direction + noise
     if budget < least:
         raise RetracError(
-            f"a memory budget of {_megabytes(budget)} is too small for this network: it needs at "
-            f"least {_megabytes(least)}; raise --memory-budget or lower --plan-noises"
+            f"a memory budget of {_megabytes(budget / USABLE)} is too small for this network: it "
+            f"needs at least {_megabytes(least / USABLE)}; raise --memory-budget"
         )
     free = budget - fixed
     block = max(1, min(queries, free // 2 // direction))
     left = free - block * direction
-    if left < max(row, timestep):
+    if left < noise:
         block, left = 1, free - direction
+    timestep = plan.noises * row + weights
+    whole = left >= timestep
     return Split(
         queries=block,
         batch=max(1, min(MOST_ROWS, left // row)),
         timesteps=max(1, min(len(plan.timesteps), MOST_ROWS // plan.noises or 1, left // timestep)),
+        noises=plan.noises if whole else max(1, min(plan.noises, (left - 2 * weights) // row)),
     )
 
 
@@ -99,8 +107,10 @@ def _probe(
 
 
 def _budget(config: ComputeConfig, device: torch.device) -> int:
-    return parse_bytes(config.memory_budget) if config.memory_budget else free_bytes(device) // 2
+    """What may be planned with."""
+    given = parse_bytes(config.memory_budget) if config.memory_budget else free_bytes(device) // 2
+    return int(USABLE * given)
 
 
-def _megabytes(amount: int) -> str:
+def _megabytes(amount: float) -> str:
     return f"{amount / 2**20:.0f}MB"

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from retrac.diffusion.loss import Objective, fast_memory_format
 from retrac.errors import RetracError
 from retrac.gradients import Directions, Layout, grouped_gradients
+from retrac.gradients.gradient import squared_norms_of
 from retrac.gradients.weighting import WEIGHTINGS
+from retrac.influence.memory import Split
 from retrac.influence.plan import Plan
 
 
@@ -32,7 +34,7 @@ def query_gradients(
     plan: Plan,
     images: Tensor,
     methods: Sequence[str],
-    block: int,
+    split: Split,
     names: Sequence[str],
     checkpoint: str,
     advance: Callable[[int], None] = lambda timesteps: None,
@@ -50,7 +52,7 @@ def query_gradients(
         plan: timesteps and noises.
         images: `[Q, C, H, W]` in [-1, 1], on the CPU.
         methods: names of weightings.
-        block: timesteps in a pass; their gradients are held in memory.
+        split: how many timesteps, whose gradients are held in memory, and noises make a pass.
         names: the queries' ids, for errors.
         checkpoint: its name, for errors.
         advance: told how many timesteps each pass has done.
@@ -64,14 +66,15 @@ def query_gradients(
     norms = torch.zeros(queries, steps)
     for query, image in enumerate(images):
         noise = plan.draw(image)
-        for start in range(0, steps, block):
-            part = slice(start, start + block)
+        for start in range(0, steps, split.timesteps):
+            part = slice(start, start + split.timesteps)
             gradients, squared = gradients_by_timestep(
                 model,
                 objective,
                 image.to(device),
                 plan.timesteps[part].to(device),
                 noise[part].to(device),
+                split.noises,
             )
             norm = squared.sqrt()
             if not torch.isfinite(norm).all():
@@ -94,15 +97,41 @@ def query_gradients(
 
 
 def gradients_by_timestep(
-    model: nn.Module, objective: Objective, image: Tensor, timesteps: Tensor, noise: Tensor
+    model: nn.Module,
+    objective: Objective,
+    image: Tensor,
+    timesteps: Tensor,
+    noise: Tensor,
+    together: int,
 ) -> tuple[dict[str, tuple[Layout, Tensor]], Tensor]:
-    """Gradients `[T, n]` by parameter, and squared norms `[T]`, each a mean over the noises."""
+    """Gradients `[T, n]` by parameter, and squared norms `[T]`, each a mean over the noises.
+
+    Args:
+        model, objective: as for `query_gradients`.
+        image: `[C, H, W]`.
+        timesteps: `[T]`.
+        noise: `[T, m, C, H, W]`.
+        together: noises of each timestep in a pass.
+    """
     noises = noise.shape[1]
-    flat = fast_memory_format(noise.flatten(0, 1))
-    images = fast_memory_format(image.expand_as(flat))
 
-    def losses() -> Tensor:
-        moments = timesteps.repeat_interleave(noises)
-        return objective.losses(model, images, moments, flat) / noises
+    def some(noise: Tensor) -> tuple[dict[str, tuple[Layout, Tensor]], Tensor]:
+        flat = fast_memory_format(noise.flatten(0, 1))
+        images = fast_memory_format(image.expand_as(flat))
 
-    return grouped_gradients(model, losses, noises)
+        def losses() -> Tensor:
+            moments = timesteps.repeat_interleave(noise.shape[1])
+            return objective.losses(model, images, moments, flat) / noises
+
+        return grouped_gradients(model, losses, noise.shape[1])
+
+    first, *others = noise.split(together, 1)
+    gradients, squared = some(first)
+    for other in others:
+        more, _ = some(other)
+        for name, (_, values) in gradients.items():
+            values += more.pop(name)[1]
+    if others:
+        norms = [squared_norms_of(values) for _, values in gradients.values()]
+        squared = torch.stack(norms).sum(0)
+    return gradients, squared

@@ -10,6 +10,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
+from retrac.allocator import release_freed_memory
 from retrac.diffusion.device import choose_device
 from retrac.errors import RetracError
 from retrac.gradients import Directions
@@ -79,6 +80,7 @@ class Scorer:
                 f"--parameters {self.config.parameters!r} is found in the name of none; names are "
                 f"such as {', '.join(name for name, _ in list(model.named_parameters())[::40])}"
             )
+        release_freed_memory()
         return model
 
     def split(self, model: UNet2DModel, queries: int) -> Split:
@@ -107,17 +109,19 @@ class Scorer:
         advance: Callable[[int], None],
     ) -> QueryGradients:
         """The query side, for images `[Q, C, H, W]`."""
-        return query_gradients(
+        found = query_gradients(
             model,
             self.run.objective,
             self.plan,
             images,
             self.config.methods,
-            split.timesteps,
+            split,
             ids,
             replay.checkpoint.path.name,
             advance,
         )
+        release_freed_memory()
+        return found
 
     def visits(self, replay: Replay, samples: np.ndarray) -> Visits:
         """What training showed the network of some samples, in the epochs that are replayed."""

@@ -240,4 +240,7 @@ def new_record(config: TrainConfig, dataset: ImageDataset, ledger: Ledger) -> di
 
 
 def _ready(model: UNet2DModel) -> UNet2DModel:
-    return model.eval().to(memory_format=torch.channels_last)
+    model = model.eval().to(memory_format=torch.channels_last)
+    for parameter in model.parameters():  # some still lie in the file, which stays in memory then
+        parameter.data = parameter.data.clone()
+    return model

@@ -43,8 +43,8 @@ COMMANDS = {
         *("--plan-timesteps", "2", "--plan-noises", "16"),
     ),
     "attribute --index": ("attribute", "{run}", "--queries", "train:4", *PLAN, "--index"),
-    "outliers": ("outliers", "{run}", "--samples", "8"),
-    "norms": ("norms", "{run}", "--samples", "8"),
+    "outliers": ("outliers", "{run}", "--samples", "4", *PLAN),
+    "norms": ("norms", "{run}", "--samples", "4"),
 }
 RETRAC = (sys.executable, "-m", "retrac")
 IMPORTS = "import torch, diffusers, retrac.cli.main, retrac.influence.attribute, retrac.report.page"

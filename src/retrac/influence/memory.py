@@ -15,7 +15,7 @@ from retrac.influence.plan import Plan
 MOST_ROWS = 256
 """Images in a pass: more of them make it no faster, even where every operation is small."""
 
-USABLE = 0.9
+USABLE = 0.85
 """Of a budget; the rest is for memory that was freed in pieces of other sizes."""
 
 

@@ -23,7 +23,8 @@ class Train:
     """The run folder to write, such as runs/digits."""
     record: bool = False
     """Record every visit's gradient, in sketches, at the weights it met: `attribute --recorded`
-    then needs no replay. Weights are the same bits with and without."""
+    then needs no replay. Weights are the same bits with and without. Until a checkpoint comes,
+    sums are held in memory, and in the rolling state: 64 KB per sample with 8192 numbers."""
     sketch_size: int = 8192
     """With --record: about how many numbers a sketch has."""
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)

@@ -45,9 +45,15 @@ def main(settings: Settings) -> None:
     model = run.checkpoints[-1].load(run.shape)
     plan = Plan(torch.tensor(settings.timesteps), settings.noises, seed=0)
     blocks: dict[str, list[Tensor]] = {}
+    steps = len(settings.timesteps)
     for image in run.dataset.tensors(chosen):
         gradients, _ = gradients_by_timestep(
-            model, run.objective, image, plan.timesteps, plan.draw(image), settings.noises
+            model,
+            run.objective,
+            image.expand(steps, -1, -1, -1),
+            plan.timesteps,
+            plan.draw(image),
+            settings.noises,
         )
         parts: dict[str, list[Tensor]] = {}
         for name, (_, values) in gradients.items():

@@ -12,13 +12,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.cost.workload import Draws, Losses, Work, Workload
 
+DATTRI = 16
+"""Samples in a chunk for dattri: more are faster, but 64 of the small network fill 24 GB."""
+
 
 def dattri(workload: Workload) -> Work:
     """All queries' gradients are computed again for every batch of samples."""
     from dattri.algorithm.tracin import TracInAttributor
     from dattri.task import AttributionTask
 
-    losses, chunk = workload.losses, workload.network.chunk
+    losses, chunk = workload.losses, min(DATTRI, workload.network.chunk)
 
     def loss(parameters: dict[str, Tensor], example: tuple[Tensor, ...]) -> Tensor:
         one = tuple(part.unsqueeze(0) for part in example)

@@ -17,7 +17,7 @@ def test_noises_in_several_passes_are_averaged(tiny_run: Run, together: int) -> 
     plan = Plan(torch.tensor([3, 30]), 3, seed=0)
     noise = plan.draw(image)
     gradients, squared = gradients_by_timestep(
-        model, run.objective, image, plan.timesteps, noise, together
+        model, run.objective, image.expand(2, -1, -1, -1), plan.timesteps, noise, together
     )
     draws, moments = noise.flatten(0, 1), plan.timesteps.repeat_interleave(3)
     every = oracle.per_sample_gradients(

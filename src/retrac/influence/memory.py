@@ -26,7 +26,7 @@ class Split:
     Attributes:
         queries: in a block.
         batch: visits in a pass of the train side.
-        timesteps: of the plan, in a pass of the query side.
+        timesteps: in a pass of the query side; more than a plan has are those of several queries.
         noises: of each of them in that pass.
     """
 
@@ -93,7 +93,7 @@ def split_work(
     return Split(
         queries=block,
         batch=max(1, min(MOST_ROWS, left // row)),
-        timesteps=max(1, min(len(plan.timesteps), MOST_ROWS // plan.noises or 1, left // timestep)),
+        timesteps=max(1, min(MOST_ROWS // plan.noises, left // timestep)),
         noises=plan.noises if whole else max(1, min(plan.noises, (left - 2 * weights) // row)),
     )
 

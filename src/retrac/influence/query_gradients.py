@@ -41,7 +41,8 @@ def query_gradients(
 ) -> QueryGradients:
     """Average each query's gradient over noises, weight each timestep, average over timesteps.
 
-    One forward and backward pass over a block of timesteps gives `ḡ_t` of each of them. Every
+    One forward and backward pass over a block of timesteps, of one query or of several, gives `ḡ_t`
+    of each of them. Every
     method's direction is a weighted sum of those, the gradient of the re-weighted loss
     `Σ_t c_t L_t` with c_t held constant (Xie et al. 2024, eq. 4 and 7), so that more methods cost
     no further pass.
@@ -62,36 +63,43 @@ def query_gradients(
     """
     device = next(model.parameters()).device
     queries, steps = len(images), len(plan.timesteps)
+    block, group = min(steps, split.timesteps), max(1, split.timesteps // steps)
     rows: dict[str, tuple[Layout, Tensor]] = {}
     norms = torch.zeros(queries, steps)
-    for query, image in enumerate(images):
-        noise = plan.draw(image)
-        for start in range(0, steps, split.timesteps):
-            part = slice(start, start + split.timesteps)
+    for first in range(0, queries, group):
+        some = slice(first, first + group)
+        asked = images[some]
+        noise = torch.stack([plan.draw(image) for image in asked])
+        for start in range(0, steps, block):
+            part = slice(start, start + block)
+            timesteps = plan.timesteps[part]
             gradients, squared = gradients_by_timestep(
                 model,
                 objective,
-                image.to(device),
-                plan.timesteps[part].to(device),
-                noise[part].to(device),
+                asked.repeat_interleave(len(timesteps), 0).to(device),
+                timesteps.repeat(len(asked)).to(device),
+                noise[:, part].flatten(0, 1).to(device),
                 split.noises,
             )
-            norm = squared.sqrt()
-            if not torch.isfinite(norm).all():
+            norm = squared.sqrt().unflatten(0, (len(asked), -1))
+            finite = torch.isfinite(norm).all(1)
+            if not finite.all():
                 raise RetracError(
-                    f"the gradient of query {names[query]!r} is not finite at checkpoint "
-                    f"{checkpoint}; leave that checkpoint out with --checkpoints"
+                    f"the gradient of query {names[first + int(finite.int().argmin())]!r} is not "
+                    f"finite at checkpoint {checkpoint}; leave that checkpoint out with "
+                    "--checkpoints"
                 )
-            norms[query, part] = norm.cpu()
-            weights = torch.stack([WEIGHTINGS[method](norm) for method in methods]) / steps
+            norms[some, part] = norm.cpu()
+            weights = torch.stack([WEIGHTINGS[method](norm) for method in methods], 1) / steps
             while gradients:  # gone before the next pass needs the memory
                 name, (layout, values) = gradients.popitem()
                 if name not in rows:
                     empty = values.new_zeros(len(methods), queries, values.shape[1])
                     rows[name] = (layout, empty)
-                rows[name][1][:, query] += weights @ values
-                del values
-            advance(len(norm))
+                sums = weights @ values.unflatten(0, (len(asked), -1))  # [Q, M, n]
+                rows[name][1][:, some] += sums.transpose(0, 1)
+                del values, sums
+            advance(len(squared))
     flat = {name: (layout, values.flatten(0, 1)) for name, (layout, values) in rows.items()}
     return QueryGradients(Directions.from_rows(flat), norms)
 
@@ -99,7 +107,7 @@ def query_gradients(
 def gradients_by_timestep(
     model: nn.Module,
     objective: Objective,
-    image: Tensor,
+    images: Tensor,
     timesteps: Tensor,
     noise: Tensor,
     together: int,
@@ -108,7 +116,7 @@ def gradients_by_timestep(
 
     Args:
         model, objective: as for `query_gradients`.
-        image: `[C, H, W]`.
+        images: `[T, C, H, W]`, one for each timestep.
         timesteps: `[T]`.
         noise: `[T, m, C, H, W]`.
         together: noises of each timestep in a pass.
@@ -116,14 +124,15 @@ def gradients_by_timestep(
     noises = noise.shape[1]
 
     def some(noise: Tensor) -> tuple[dict[str, tuple[Layout, Tensor]], Tensor]:
+        count = noise.shape[1]
         flat = fast_memory_format(noise.flatten(0, 1))
-        images = fast_memory_format(image.expand_as(flat))
+        same = fast_memory_format(images.repeat_interleave(count, 0))
 
         def losses() -> Tensor:
-            moments = timesteps.repeat_interleave(noise.shape[1])
-            return objective.losses(model, images, moments, flat) / noises
+            moments = timesteps.repeat_interleave(count)
+            return objective.losses(model, same, moments, flat) / noises
 
-        return grouped_gradients(model, losses, noise.shape[1])
+        return grouped_gradients(model, losses, count)
 
     first, *others = noise.split(together, 1)
     gradients, squared = some(first)

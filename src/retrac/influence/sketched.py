@@ -49,26 +49,29 @@ def query_sketches(
         RetracError: a gradient that is not finite; query and checkpoint are named.
     """
     found, norms = [], []
-    steps = len(plan.timesteps)
-    for query, image in enumerate(images):
-        noise = plan.draw(image).flatten(0, 1)
-        timesteps = plan.timesteps.repeat_interleave(plan.noises)
+    steps, draws = len(plan.timesteps), len(plan.timesteps) * plan.noises
+    group = max(1, batch // draws)  # of queries whose draws share passes
+    for first in range(0, len(images), group):
+        asked = images[first : first + group]
+        noise = torch.cat([plan.draw(image).flatten(0, 1) for image in asked])
+        timesteps = plan.timesteps.repeat_interleave(plan.noises).repeat(len(asked))
         passes = []
-        for draws, moments in zip(noise.split(batch), timesteps.split(batch), strict=True):
-            same = image.expand(len(draws), *image.shape)
-            passes.append(_sketches(model, objective, same, moments, draws, projection))
-            advance(len(draws))
-        by_timestep = torch.cat(passes).unflatten(0, (steps, -1)).mean(1)
-        norm = torch.linalg.vector_norm(by_timestep, dim=1)
-        if not torch.isfinite(norm).all():
+        every = (asked.repeat_interleave(draws, 0), timesteps, noise)
+        for some in zip(*(part.split(batch) for part in every), strict=True):
+            passes.append(_sketches(model, objective, *some, projection))
+            advance(len(some[0]))
+        by_timestep = torch.cat(passes).unflatten(0, (len(asked), steps, -1)).mean(2)
+        norm = torch.linalg.vector_norm(by_timestep, dim=2)
+        finite = torch.isfinite(norm).all(1)
+        if not finite.all():
             raise RetracError(
-                f"the gradient of query {names[query]!r} is not finite at checkpoint "
-                f"{checkpoint}; leave that checkpoint out with --checkpoints"
+                f"the gradient of query {names[first + int(finite.int().argmin())]!r} is not "
+                f"finite at checkpoint {checkpoint}; leave that checkpoint out with --checkpoints"
             )
-        weights = torch.stack([WEIGHTINGS[method](norm) for method in methods]) / steps
+        weights = torch.stack([WEIGHTINGS[method](norm) for method in methods], 1) / steps
         found.append((weights @ by_timestep).cpu())
         norms.append(norm.cpu())
-    return torch.stack(found, 1), torch.stack(norms)
+    return torch.cat(found).transpose(0, 1).contiguous(), torch.cat(norms)
 
 
 def sample_sketches(

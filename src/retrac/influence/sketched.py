@@ -57,9 +57,10 @@ def query_sketches(
         timesteps = plan.timesteps.repeat_interleave(plan.noises).repeat(len(asked))
         passes = []
         every = (asked.repeat_interleave(draws, 0), timesteps, noise)
-        for some in zip(*(part.split(batch) for part in every), strict=True):
-            passes.append(_sketches(model, objective, *some, projection))
-            advance(len(some[0]))
+        parts = (part.split(batch) for part in every)
+        for same, moments, noises in zip(*parts, strict=True):
+            passes.append(_sketches(model, objective, same, moments, noises, projection))
+            advance(len(noises))
         by_timestep = torch.cat(passes).unflatten(0, (len(asked), steps, -1)).mean(2)
         norm = torch.linalg.vector_norm(by_timestep, dim=2)
         finite = torch.isfinite(norm).all(1)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.cost.workload import Draws, Losses, Work, Workload
 
 DATTRI = 16
-"""Samples in a chunk for dattri: more are faster, but 64 of the small network fill 24 GB."""
+"""Samples in a chunk for dattri; 64 would be faster, but exceed this benchmark's memory limit."""
 
 
 def dattri(workload: Workload) -> Work:

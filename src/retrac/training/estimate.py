@@ -206,7 +206,7 @@ def _recorded_costs(
 ) -> StepCosts:
     """What recording adds to them."""
     dataset, ledger = training.dataset, training.ledger
-    scratch, device = training.output, training.accelerator.device
+    folder, device = training.output, training.accelerator.device
     ahead = steps_ahead(config, len(dataset))
     begun = (output / RECORDED / CONFIG).is_file()
     laid = (
@@ -218,10 +218,10 @@ def _recorded_costs(
             **lay_out(config, size, training.network, dataset, ledger, device, LOOK),
         }
     )
-    index = Index(scratch, laid)
+    index = Index(folder, laid)
     training.recording = Recorder(index, training.network, ledger, training.accelerator)
     methods, numbers, samples = len(index.methods), int(laid["size"]), len(dataset)
-    row = row_costs(scratch / "rows", methods, numbers, config.checkpoint_every, samples)
+    row = row_costs(folder / "rows", methods, numbers, config.checkpoint_every, samples)
     sums = FLOAT * methods * samples * numbers
     return replace(
         plain,

@@ -71,11 +71,10 @@ def main(settings: Settings) -> None:
             estimate = attribute(run, queries, plan=plan, index=True)
             row = {"asked": size, "numbers": index.config["size"]}
             for method in exact.methods:
-                agreement = _agreement(
+                row[method] = agreement(
                     exact.scores_of(method).values, estimate.scores_of(method).values
                 )
-                row[method] = agreement
-            row[OTHER] = _agreement(
+            row[OTHER] = agreement(
                 exact.scores_of("retrac").values, _with_exact_norms(exact, estimate)
             )
             rows.append(row)
@@ -89,7 +88,7 @@ def _with_exact_norms(exact: Attribution, estimate: Attribution) -> np.ndarray:
     return estimate.scores_of("retrac").values * by_sketch / true
 
 
-def _agreement(exact: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
+def agreement(exact: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
     """Over queries: mean and least Spearman, and mean overlap of the first twenty."""
     ranks = [float(spearmanr(one, two).statistic) for one, two in zip(exact, estimate, strict=True)]
     tops = [
@@ -117,7 +116,7 @@ def _report(rows: list[dict], settings: Settings, run: Run) -> None:
             for name in ("spearman", "least spearman", "top 20")
         ]
         table.add_row(f"{row['numbers']:,}", *cells)
-    Console().print(table)
+    Console(width=120).print(table)
     write_json(
         settings.output,
         {

@@ -18,12 +18,30 @@ work()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
+HELD = """
+import sys
+import psutil
+import torch
+from retrac.allocator import keep_freed_memory, release_freed_memory
+keep_freed_memory()
+pieces = [torch.ones(2**16) for _ in range(800)]
+del pieces
+if sys.argv[1] == "release":
+    release_freed_memory()
+print(psutil.Process().memory_info().rss)
+"""
 
-def faults(how: str) -> int:
-    command = [sys.executable, "-c", WORK, how]
+
+def told(program: str, how: str) -> int:
+    command = [sys.executable, "-c", program, how]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
 def test_freed_memory_is_not_faulted_in_again():
-    assert faults("keep") < 0.1 * faults("give back")
+    assert told(WORK, "keep") < 0.1 * told(WORK, "give back")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
+def test_kept_memory_can_be_given_back():
+    assert told(HELD, "release") < told(HELD, "keep") - 150 * 2**20

@@ -53,3 +53,14 @@ def progress(
             bar.advance(task, steps)
 
         yield advance
+
+
+@contextmanager
+def waiting(description: str) -> Iterator[None]:
+    """Say on a terminal what is going on, while it cannot be said for how long."""
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(f"{description} ..."):
+        yield

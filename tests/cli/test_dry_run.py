@@ -121,6 +121,23 @@ def test_work_that_is_done_needs_nothing(retrac: Command, own_run: Path) -> None
         assert told.code == 0 and told.err.startswith("no estimate: little is left")
 
 
+def test_passes_of_a_large_network_are_not_few(
+    retrac: Command, own_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass of 256 images may take minutes: what would be short in such passes is estimated."""
+    monkeypatch.setattr(of_scores, "PASSES", 4)
+    monkeypatch.setattr(of_scores, "SHORT", 2)
+    for command in (
+        ("attribute", own_run, "--queries", "train:2", *SMALL),
+        ("outliers", own_run, "--samples", 4, *SMALL),
+        ("norms", own_run, "--timesteps", 8, "--samples", 8),
+        ("index", own_run, "--sketch-size", 300),
+    ):
+        assert retrac(*command, "--dry-run").err.startswith("about ")
+    monkeypatch.setattr(of_scores, "SHORT", 64)
+    assert retrac(*command, "--dry-run").err.startswith("no estimate")
+
+
 def test_only_what_is_missing_is_counted(own_run: Path) -> None:
     done = of_training.StepsLeft.of(TINY, 24, 9)
     whole = of_training.StepsLeft.of(TINY, 24, 0)

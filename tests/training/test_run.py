@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,16 @@ def test_diffusers_own_loaders_read_a_checkpoint(tiny_run: Run) -> None:
         ours = checkpoint.load(tiny_run.shape)
         theirs = model(images.contiguous(memory_format=torch.channels_last), timesteps).sample
         assert torch.allclose(ours(images, timesteps).sample, theirs, atol=1e-6)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_loaded_network_leaves_its_file_alone(tiny_run: Run) -> None:
+    """Weights that lie in a mapped file would be in memory twice once they are rearranged."""
+    checkpoint = tiny_run.checkpoints[-1]
+    for load in (checkpoint.load, checkpoint.load_for_generation):
+        network = load(tiny_run.shape)
+        assert network is not None
+        assert str(checkpoint.path) not in Path("/proc/self/maps").read_text()
 
 
 def test_identities_tell_runs_apart(tiny_run: Run, own_run: Path) -> None:

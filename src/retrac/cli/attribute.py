@@ -1,6 +1,7 @@
 """`retrac attribute`."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -37,8 +38,9 @@ class Attribute:
         run, config = Run.open(self.run), self.config
         like = stand_in(run, self.queries, self.query_seed)
         path = self.output or run.path / "attributions" / like.name
-        estimate = estimate_attribution(run, like, config, path, to_generate(self.queries))
-        if not announced(estimate, path, self.dry_run):
+        generated = to_generate(self.queries)
+        measure = partial(estimate_attribution, run, like, config, path, generated)
+        if not announced(measure, path, self.dry_run):
             return
         queries = open_queries(run, self.queries, self.query_seed)
         result = attribute(

@@ -1,6 +1,7 @@
 """`retrac generate`."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -41,7 +42,7 @@ class Generate:
         run = Run.open(self.run)
         folder = self.output or run.path / "generated" / f"seed-{self.seed}"
         what = (self.count, self.seed, self.steps, self.eta, self.checkpoint, self.device)
-        if not announced(estimate_generation(run, folder, *what), folder, self.dry_run):
+        if not announced(partial(estimate_generation, run, folder, *what), folder, self.dry_run):
             return
         sheet = generate_images(run, folder, *what)
         print(f"{folder}: {self.count} images; {sheet}: all of them on one sheet")

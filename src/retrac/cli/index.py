@@ -1,6 +1,7 @@
 """`retrac index`."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -29,7 +30,8 @@ class Index:
         from retrac.training.run import Run
 
         run = Run.open(self.run)
-        if not announced(estimate_index(run, self.config), run.path / INDEX, self.dry_run):
+        measure = partial(estimate_index, run, self.config)
+        if not announced(measure, run.path / INDEX, self.dry_run):
             return
         index = build_index(run, self.config)
         print(

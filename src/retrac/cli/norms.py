@@ -1,6 +1,7 @@
 """`retrac norms`."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -38,8 +39,8 @@ class Norms:
 
         run = Run.open(self.run)
         path = self.output or run.path / "norms" / f"sample-{self.sample:04d}"
-        estimate = estimate_norms(run, self.timesteps, self.samples, self.checkpoints, self.compute)
-        if not announced(estimate, path, self.dry_run):
+        what = (self.timesteps, self.samples, self.checkpoints, self.compute)
+        if not announced(partial(estimate_norms, run, *what), path, self.dry_run):
             return
         result = norms(
             run,

@@ -1,6 +1,7 @@
 """`retrac outliers`."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -55,8 +56,8 @@ class Outliers:
         config = AttributeConfig(
             tuple(METHODS), self.checkpoints, self.replay, self.parameters, self.plan, self.compute
         )
-        estimate = estimate_self_influence(run, samples, config, path)
-        if not announced(estimate, path, self.dry_run):
+        measure = partial(estimate_self_influence, run, samples, config, path)
+        if not announced(measure, path, self.dry_run):
             return
         result = self_influence(
             run,

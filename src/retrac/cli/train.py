@@ -1,6 +1,7 @@
 """`retrac train`."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -45,8 +46,8 @@ class Train:
             raise RetracError(f"--sketch-size must be at least 1, not {self.sketch_size}")
         record = self.sketch_size if self.record else None
         dataset = open_dataset(self.config.data)
-        estimate = estimate_training(self.config, dataset, self.output, record)
-        if not announced(estimate, self.output, self.dry_run):
+        measure = partial(estimate_training, self.config, dataset, self.output, record)
+        if not announced(measure, self.output, self.dry_run):
             return
         run = train(self.config, self.output, record, dataset)
         PartialState().print(  # one of several processes is enough

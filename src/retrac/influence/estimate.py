@@ -41,7 +41,8 @@ from retrac.training.run import Run, choose_checkpoints
 
 FLOAT = 4
 SHORT = 64
-"""Images that a pass counts at the most where it is asked whether there are only a few passes."""
+"""Images that a pass counts at the most where it is asked whether there are only a few passes: 256
+of a large network take minutes."""
 REPORT = 100_000
 """Bytes of a report, per query, besides its images."""
 REPORTED = 64
@@ -106,7 +107,7 @@ def estimate_index(run: Run, config: IndexConfig) -> Estimate | None:
     todo, last = index_left(scorer, path), scorer.replays[-1]
     load, model = _clocked(lambda: scorer.model(last))
     batch = scorer.rows(model)
-    if todo.visits <= PASSES * batch:
+    if _passes(todo.visits, batch) <= PASSES:
         return None
     layout = 0.0
     if (path / CONFIG).is_file():
@@ -157,7 +158,7 @@ def estimate_self_influence(
     todo = left(scorer, blocks, kept_beside(output))
     model = scorer.model(scorer.replays[-1])
     split = scorer.split(model, len(blocks[0]))
-    if _passes(todo, split, scorer) <= PASSES:
+    if _exact_passes(todo, split) <= PASSES:
         return None
     some = blocks[0][: split.queries]
     images = training_samples(run, "", [int(index) for index in some])
@@ -185,7 +186,7 @@ def estimate_norms(
     load, measure = _clocked(
         lambda: Measure(run, chosen[-1], device, compute, lambda done, note: None)
     )
-    if visits <= PASSES * measure.rows:
+    if _passes(visits, measure.rows) <= PASSES:
         return None
     some = _first(run, measure.rows, 1)
     inputs = measure.inputs(some)
@@ -203,7 +204,7 @@ def estimate_norms(
 def _exact(scorer: Scorer, queries: Queries, samples: np.ndarray, output: Path) -> Estimate | None:
     work = ExactWork(scorer, queries, samples)
     todo = work.left(kept_beside(output))
-    if _passes(todo, work.split, scorer) <= PASSES:
+    if _exact_passes(todo, work.split) <= PASSES:
         return None
     last = scorer.replays[-1]
     some = samples[: max(1, work.split.batch // len(last.epochs))]
@@ -219,9 +220,10 @@ def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> E
     checkpoints = sum(indexed_part(replay) not in there for replay in scorer.replays)
     todo = Left(checkpoints, len(queries) * scorer.draws * checkpoints, 0)
     found: list[Estimate | None] = []
-    if todo.draws > PASSES * min(rows, SHORT) or len(part.chunks) * checkpoints > PASSES:
+    if _passes(todo.draws, rows) + len(part.chunks) * checkpoints > PASSES:
         methods = [index.methods.index(method) for method in scorer.config.methods]
-        few, first = _shortened(scorer, max(1, rows // scorer.plan.noises)), _some(queries, 1)
+        few = _shortened(scorer, max(1, rows // scorer.plan.noises))
+        first = _some(queries, max(1, rows // few.draws))
 
         def directions() -> Tensor:
             return query_sketches(
@@ -236,8 +238,8 @@ def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> E
                 last.checkpoint.path.name,
             )[0]
 
-        drawn = seconds_of(directions) / few.draws
-        every = directions().expand(-1, len(queries), -1)
+        drawn = seconds_of(directions) / (few.draws * len(first))
+        every = directions()[:, :1].expand(-1, len(queries), -1)
         read = seconds_of(lambda: piece_scores(part, part.chunks[0], methods, every))
         costs = Costs(load + len(part.chunks) * read, drawn, 0.0)
         found.append(_needs(scorer, queries, len(run.dataset), costs.seconds(todo)))
@@ -257,14 +259,15 @@ def _exact_costs(scorer: Scorer, queries: Queries, samples: np.ndarray, split: S
     """Of a block of queries and a batch of samples."""
     last = scorer.replays[-1]
     load, model = _clocked(lambda: scorer.model(last))
-    few, first = _shortened(scorer, split.timesteps), _some(queries, 1)
+    few = _shortened(scorer, split.timesteps)
+    first = _some(queries, max(1, split.timesteps // len(few.plan.timesteps)))
 
     def directions(plan: Scorer, asked: Queries) -> QueryGradients:
         return plan.directions(
             model, last, asked.tensors(), asked.ids, split, lambda timesteps: None
         )
 
-    drawn = seconds_of(lambda: directions(few, first)) / few.draws
+    drawn = seconds_of(lambda: directions(few, first)) / (few.draws * len(first))
     # As many directions as there will be, each at the price of one draw.
     single = replace(scorer, plan=replace(scorer.plan, timesteps=few.plan.timesteps[:1], noises=1))
     against = directions(single, queries).directions
@@ -273,9 +276,13 @@ def _exact_costs(scorer: Scorer, queries: Queries, samples: np.ndarray, split: S
     return Costs(load, drawn, passed / len(visits.images))
 
 
-def _passes(todo: Left, split: Split, scorer: Scorer) -> float:
+def _exact_passes(todo: Left, split: Split) -> float:
     draws = split.timesteps * split.noises
-    return todo.draws / min(draws, SHORT) + todo.visits / min(split.batch, SHORT)
+    return _passes(todo.draws, draws) + _passes(todo.visits, split.batch)
+
+
+def _passes(images: int, rows: int) -> float:
+    return images / min(rows, SHORT)
 
 
 def _needs(scorer: Scorer, queries: Queries, samples: int, seconds: float) -> Estimate:

@@ -1,5 +1,6 @@
 """The run folder: what a training run left, opened for reading."""
 
+import gc
 import hashlib
 import json
 import math
@@ -243,4 +244,5 @@ def _ready(model: UNet2DModel) -> UNet2DModel:
     model = model.eval().to(memory_format=torch.channels_last)
     for parameter in model.parameters():  # some still lie in the file, which stays in memory then
         parameter.data = parameter.data.clone()
+    gc.collect()  # loading leaves cycles that hold the file
     return model

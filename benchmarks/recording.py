@@ -1,0 +1,134 @@
+"""What recording costs a whole training, by the clock, and how well what it recorded ranks.
+
+The same training of digits, without and with a recording, alternately; weights are compared bit for
+bit. Recordings differ in how far the network was trained ahead to lay their sketches out. They are
+compared with one of many more numbers, since nothing exact remains of visits whose weights are
+gone.
+"""
+
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file
+
+from benchmarks.cost.report import device_name
+from benchmarks.mixed import mixed_queries
+from benchmarks.sketches import agreement
+from retrac.allocator import keep_freed_memory
+from retrac.data.config import DatasetConfig
+from retrac.files import write_json
+from retrac.influence.attribute import attribute
+from retrac.influence.config import PlanConfig
+from retrac.training import recording
+from retrac.training.config import TrainConfig
+from retrac.training.loop import train
+from retrac.training.run import Run
+
+NUMBERS, MANY = 8192, 65536
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is compared."""
+
+    epochs: int = 12
+    checkpoint_every: int = 6
+    ahead: tuple[int, ...] = (0, 10, 30, 100)
+    """Steps to look ahead; `retrac train --record` takes a fiftieth of all, 10 to 100."""
+    queries: int = 8
+    """Training samples as queries, and as many generated images."""
+    output: Path = Path("benchmarks/results/recording.json")
+
+
+def main(settings: Settings) -> None:
+    keep_freed_memory()
+    config = TrainConfig(
+        DatasetConfig("digits"),
+        epochs=settings.epochs,
+        checkpoint_every=settings.checkpoint_every,
+        sample_count=0,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        _, plain = _train(config, work / "plain", None, 0)
+        queries, plan = mixed_queries(plain, settings.queries), PlanConfig()
+        _, most = _train(config, work / "most", MANY, max(settings.ahead))
+        best = attribute(most, queries, plan=plan, recorded=True)
+        rows: list[dict[str, Any]] = []
+        for steps in settings.ahead:
+            seconds, run = _train(config, work / f"ahead-{steps}", NUMBERS, steps)
+            again, _ = _train(config, work / "again", None, 0)
+            found = attribute(run, queries, plan=plan, recorded=True)
+            ranks = {
+                method: agreement(best.scores_of(method).values, found.scores_of(method).values)
+                for method in best.methods
+            }
+            same = _weights_are_the_same(plain, run)
+            rows.append(
+                {"ahead": steps, "seconds": seconds, "plain": again, "same bits": same, **ranks}
+            )
+            shutil.rmtree(run.path)
+            shutil.rmtree(work / "again")
+    _report(rows, settings)
+
+
+def _train(config: TrainConfig, output: Path, size: int | None, ahead: int) -> tuple[float, Run]:
+    recording.LOOK_AHEAD = (ahead, ahead)
+    begun = time.perf_counter()
+    run = train(config, output, size)
+    return time.perf_counter() - begun, run
+
+
+def _weights_are_the_same(one: Run, other: Run) -> bool:
+    first, second = (
+        load_file(run.checkpoints[-1].path / "diffusion_pytorch_model.safetensors")
+        for run in (one, other)
+    )
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def _report(rows: list[dict[str, Any]], settings: Settings) -> None:
+    table = Table(
+        "steps ahead", "seconds", "plain", "ratio", "same bits", "TracIn", "least", "top 20",
+        "ReTrac", "least", "top 20",
+        title=f"a recording of {NUMBERS:,} numbers against one of {MANY:,}",
+    )  # fmt: skip
+    for row in rows:
+        cells = [
+            f"{row[method][name]:.4f}" if name != "top 20" else f"{row[method][name]:.2f}"
+            for method in ("tracin", "retrac")
+            for name in ("spearman", "least spearman", "top 20")
+        ]
+        table.add_row(
+            str(row["ahead"]),
+            f"{row['seconds']:.1f}",
+            f"{row['plain']:.1f}",
+            f"{row['seconds'] / row['plain']:.2f}",
+            "yes" if row["same bits"] else "NO",
+            *cells,
+        )
+    Console(width=120).print(table)
+    write_json(
+        settings.output,
+        {
+            "command": " ".join(["python", "-m", "benchmarks.recording", *sys.argv[1:]]),
+            "device": device_name("cpu"),
+            "epochs": settings.epochs,
+            "numbers": NUMBERS,
+            "compared with": MANY,
+            "rows": rows,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

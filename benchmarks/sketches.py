@@ -11,6 +11,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -52,8 +53,9 @@ class Settings:
 
 def main(settings: Settings) -> None:
     if settings.even:
-        measure = indexed.measure_sides
-        indexed.measure_sides = lambda *given: {
+        names = vars(indexed)
+        measure = names["measure_sides"]
+        names["measure_sides"] = lambda *given: {
             name: replace(sides, share=1.0) for name, sides in measure(*given).items()
         }
     with tempfile.TemporaryDirectory() as folder:
@@ -62,14 +64,14 @@ def main(settings: Settings) -> None:
         last = (run.checkpoints[-1].epoch,)
         plan = PlanConfig()
         exact = attribute(run, queries, plan=plan, checkpoints=last, parameters=settings.parameters)
-        rows = []
+        rows: list[dict[str, Any]] = []
         for size in settings.sizes:
             index = build_index(
                 run,
                 IndexConfig(checkpoints=last, sketch_size=size, parameters=settings.parameters),
             )
             estimate = attribute(run, queries, plan=plan, index=True)
-            row = {"asked": size, "numbers": index.config["size"]}
+            row: dict[str, Any] = {"asked": size, "numbers": index.config["size"]}
             for method in exact.methods:
                 row[method] = agreement(
                     exact.scores_of(method).values, estimate.scores_of(method).values
@@ -102,7 +104,7 @@ def agreement(exact: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
     }
 
 
-def _report(rows: list[dict], settings: Settings, run: Run) -> None:
+def _report(rows: list[dict[str, Any]], settings: Settings, run: Run) -> None:
     table = Table(
         "numbers", "TracIn ρ", "least", "top 20", "ReTrac ρ", "least", "top 20",
         "with exact norms", "least", "top 20",

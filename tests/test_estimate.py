@@ -1,6 +1,7 @@
 """Estimates on constructed numbers; nothing here depends on how fast the machine is."""
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -135,3 +136,11 @@ def test_a_training_with_checkpoints_close_together() -> None:
 def test_a_training_that_saves_states_between_checkpoints() -> None:
     needs = training_needs(StepsLeft(visits=2000, checkpoints=2, interval=1000), COSTS, memory=9)
     assert needs == Estimate(7 + 200 + 10 + 3 * 2, 9, 2600)
+
+
+@pytest.mark.parametrize(("state", "disk"), [(600, 2600), (5000, 1000 + 2 * 5000)])
+def test_a_state_is_deleted_once_the_next_is_whole(state: int, disk: int) -> None:
+    """Before the last checkpoint there are two, if there are several between checkpoints."""
+    costs = replace(COSTS, state_bytes=state)
+    needs = training_needs(StepsLeft(visits=4000, checkpoints=2, interval=2000), costs, memory=9)
+    assert needs == Estimate(7 + 400 + 10 + 6 * 2, 9, disk)

@@ -96,6 +96,8 @@ def _scores(
         for name, directions in found.directions.parameters().items():
             rows.setdefault(name, []).append(directions.unflatten(0, (len(METHODS), len(images))))
     every = Directions({name: torch.cat(parts, 1).flatten(0, 1) for name, parts in rows.items()})
-    scores = scorer.scores(model, replay, np.arange(len(run.dataset)), every, split).scores
+    samples = np.arange(len(run.dataset))
+    visits = scorer.visits(replay, samples)
+    scores = scorer.scores(model, replay, samples, visits, every, split).scores
     by_plan = scores.reshape(len(METHODS), len(plans), len(images), -1)
     return by_plan.transpose(1, 2, 0, 3), seconds

@@ -112,6 +112,19 @@ def test_attribute_and_report(
     assert (folder / "report.html").is_file()
 
 
+def test_every_way_to_score_has_a_folder_of_its_own(retrac: Command, own_run: Path) -> None:
+    """The commands of the README, one after another."""
+    assert retrac("index", own_run, "--sketch-size", 300).code == 0
+    ask = ("attribute", own_run, "--queries", "train:1", "--plan-timesteps", 2, "--plan-noises", 2)
+    ways = ((), ("--index",), ("--index", "--exact-top", 3), ("--plan", "fast"), ("--replay", 2))
+    for way in ways:
+        told = retrac(*ask, *way)
+        assert told.code == 0, told.err
+    assert sorted(path.name for path in (own_run / "attributions").iterdir()) == [
+        *("train-1", "train-1-fast", "train-1-index", "train-1-index-exact-3", "train-1-replay-2")
+    ]
+
+
 def test_attribute_does_what_its_options_say(
     retrac: Command, own_run: Path, tmp_path: Path
 ) -> None:

@@ -121,21 +121,33 @@ def test_work_that_is_done_needs_nothing(retrac: Command, own_run: Path) -> None
         assert told.code == 0 and told.err.startswith("no estimate: little is left")
 
 
+def test_what_will_be_refused_is_refused_at_once(
+    retrac: Command, refusal: Command, own_run: Path
+) -> None:
+    for command in (
+        ("attribute", own_run, "--queries", "train:1", *SMALL),
+        ("attribute", own_run, "--queries", "generated:1", *SMALL),
+        ("outliers", own_run, "--samples", 2, *SMALL),
+    ):
+        assert retrac(*command).code == 0
+        assert "plan_seed was 0, now 1" in str(refusal(*command, "--plan-seed", 1, "--dry-run"))
+
+
 def test_passes_of_a_large_network_are_not_few(
     retrac: Command, own_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pass of 256 images may take minutes: what would be short in such passes is estimated."""
     monkeypatch.setattr(of_scores, "PASSES", 4)
-    monkeypatch.setattr(of_scores, "SHORT", 2)
     for command in (
         ("attribute", own_run, "--queries", "train:2", *SMALL),
         ("outliers", own_run, "--samples", 4, *SMALL),
         ("norms", own_run, "--timesteps", 8, "--samples", 8),
         ("index", own_run, "--sketch-size", 300),
     ):
+        monkeypatch.setattr(of_scores, "SHORT", 2)
         assert retrac(*command, "--dry-run").err.startswith("about ")
-    monkeypatch.setattr(of_scores, "SHORT", 64)
-    assert retrac(*command, "--dry-run").err.startswith("no estimate")
+        monkeypatch.setattr(of_scores, "SHORT", 64)
+        assert retrac(*command, "--dry-run").err.startswith("no estimate")
 
 
 def test_only_what_is_missing_is_counted(own_run: Path) -> None:
@@ -143,3 +155,23 @@ def test_only_what_is_missing_is_counted(own_run: Path) -> None:
     whole = of_training.StepsLeft.of(TINY, 24, 0)
     assert done.visits == whole.visits / 2
     assert (whole.checkpoints, done.checkpoints) == (3, 2)
+
+
+def test_an_index_or_a_recording_of_other_settings_is_refused_at_once(
+    retrac: Command, refusal: Command, own_run: Path, tmp_path: Path
+) -> None:
+    recorded, size = tmp_path / "recorded", "--sketch-size"
+    assert retrac("index", own_run, size, 300).code == 0
+    assert retrac(*TRAIN, recorded, "--record", size, 300).code == 0
+    assert retrac(*TRAIN, tmp_path / "plain").code == 0
+    before = listing(tmp_path)
+    for command, told in (
+        (("index", own_run, size, 400), "asked was 300, now 400"),
+        (("index", own_run, size, 300, "--checkpoints", 2), "checkpoints was [2, 4, 6], now [2]"),
+        ((*TRAIN, recorded), "is being recorded: give --record"),
+        ((*TRAIN, recorded, "--record", size, 400), "asked was 300, now 400"),
+        ((*TRAIN, tmp_path / "plain", "--record"), "was begun without --record"),
+    ):
+        assert told in str(refusal(*command, "--dry-run"))
+        assert told in str(refusal(*command))
+    assert listing(tmp_path) == before

@@ -175,6 +175,7 @@ def test_numbers_that_make_no_training(
         (("norms", "RUN", "--sample", 24), "there is no sample 24"),
         (("norms", "RUN", "--sample", -1), "there is no sample -1"),
         (("norms", "RUN", "--timesteps", 0), "--timesteps and --samples must be at least 1"),
+        (("norms", "RUN", "--samples", -1), "--timesteps and --samples must be at least 1"),
         (("norms", "RUN", "--checkpoints", 5), "no checkpoint after epoch 5"),
         (("report", "RUN"), "is not an attribution"),
         (("report", "/nowhere"), "/nowhere is not an attribution"),

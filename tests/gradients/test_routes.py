@@ -82,10 +82,10 @@ def test_directions_are_read_for_every_slice_of_the_batch(monkeypatch: pytest.Mo
 
 def test_projecting_counts_both_sides_and_what_is_left() -> None:
     small = replace(CONVOLUTION, inputs=9, outputs=2, channels=1, copied=6 * 4 * 3)
-    work = routes.projected(CONVOLUTION, 1, 2)
+    work = routes.projected(CONVOLUTION, small)
     sides = 2 * (2 * 16) * 2 * 1 + 2 * (2 * 16) * 5 * 2
     assert work.operations == sides + routes.written_out(small, 0).operations
-    assert routes.projected(CONVOLUTION, 2, 5) == routes.written_out(CONVOLUTION, 0)
+    assert routes.projected(CONVOLUTION, CONVOLUTION) == routes.written_out(CONVOLUTION, 0)
 
 
 def test_time_is_that_of_operations_and_of_bytes() -> None:

@@ -12,6 +12,7 @@ from retrac.influence.config import ComputeConfig, PlanConfig
 from retrac.influence.parts import Parts
 from retrac.influence.plan import Plan
 from retrac.influence.queries import training_samples
+from retrac.influence.scorer import Scorer
 from retrac.training.run import Run
 
 from . import formulas
@@ -112,7 +113,7 @@ def test_a_tracin_score_is_the_drop_in_loss_that_sgd_would_owe_to_the_sample(
 def test_scores_do_not_depend_on_how_memory_splits_the_work(
     tiny_run: Run, all_visits: retrac.Attribution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retrac.influence.exact.CHUNK", 7)
+    monkeypatch.setattr("retrac.influence.sample_scores.CHUNK", 7)
     monkeypatch.setattr("retrac.influence.memory.TEMPORARY_BYTES", 2**18)
     monkeypatch.setattr("retrac.influence.memory.MOST_ROWS", 3)
     small = retrac.attribute(
@@ -154,7 +155,7 @@ def test_interrupted_work_goes_on_to_the_same_result(
     tmp_path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("retrac.influence.exact.CHUNK", 32)
+    monkeypatch.setattr("retrac.influence.sample_scores.CHUNK", 32)
     whole = retrac.attribute(tiny_run, "train:2", replay="all", plan=PLAN)
     put, calls = Parts.put, []
 
@@ -179,6 +180,36 @@ def test_interrupted_work_goes_on_to_the_same_result(
     np.testing.assert_array_equal(resumed.contributions, whole.contributions)
     assert not {name for name in done if "samples" in name} & set(recomputed)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_work_that_was_begun_with_little_memory_goes_on_in_the_same_pieces(
+    tiny_run: Run, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, done, split = Parts.put, [], Scorer.split
+
+    def fail_at_last(self: Parts, name: str, arrays: dict[str, np.ndarray]) -> None:
+        if len(done) == 11:
+            raise KeyboardInterrupt
+        done.append(name)
+        put(self, name, arrays)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            Scorer, "split", lambda *given: dataclasses.replace(split(*given), queries=1)
+        )
+        patched.setattr(Parts, "put", fail_at_last)
+        with pytest.raises(KeyboardInterrupt):
+            retrac.attribute(tiny_run, "train:2", plan=PLAN, output=tmp_path / "a")
+    assert len({name for name in done if "samples" in name}) == 5  # 3 checkpoints, 2 blocks
+
+    again: list[str] = []
+    monkeypatch.setattr(
+        Parts, "put", lambda self, name, arrays: (again.append(name), put(self, name, arrays))
+    )
+    retrac.attribute(tiny_run, "train:2", plan=PLAN, output=tmp_path / "a")
+    assert [name for name in again if "samples" in name] == [
+        "epoch-0006-queries-00001-00001-samples-0000000"
+    ]
 
 
 def test_a_finished_result_is_opened_and_one_of_other_settings_refused(

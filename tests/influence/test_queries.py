@@ -6,7 +6,9 @@ import pytest
 from retrac.data.images import to_pil
 from retrac.errors import RetracError
 from retrac.influence.queries import open_queries
+from retrac.training.loop import train
 from retrac.training.run import Run
+from tiny import tiny
 
 
 def test_training_samples_evenly_spread_or_by_index(tiny_run: Run) -> None:
@@ -26,6 +28,11 @@ def test_generated_images_depend_on_their_seed(tiny_run: Run) -> None:
     other = open_queries(tiny_run, "generated:2", seed=1)
     assert (other.images != two.images).any()
     assert other.labels == ("", "")
+
+
+def test_images_are_generated_where_training_has_few_timesteps(tmp_path) -> None:
+    run = train(tiny(epochs=1, timesteps=20, sample_count=0), tmp_path / "run")
+    assert len(open_queries(run, "generated:1")) == 1
 
 
 def test_a_folder_of_images(tiny_run: Run, tmp_path) -> None:

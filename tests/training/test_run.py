@@ -16,7 +16,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from retrac.data.open import open_dataset
 from retrac.errors import RetracError
 from retrac.training.ledger import Ledger
-from retrac.training.run import Run, choose_checkpoints
+from retrac.training.run import Run, choose_checkpoints, new_record, training_identity
 from tiny import TINY
 
 
@@ -58,7 +58,16 @@ def test_identities_tell_runs_apart(tiny_run: Run, own_run: Path) -> None:
     path = own_run / "run.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1', 1))
     record = json.loads(path.read_text())
-    assert Run(own_run, TINY, record).identity != tiny_run.identity
+    other = Run(own_run, TINY, record)
+    assert other.identity != tiny_run.identity and other.origin != tiny_run.origin
+
+
+def test_an_origin_is_known_before_the_first_step(tiny_run: Run) -> None:
+    """However long the training will go on, and wherever the data lies."""
+    data = replace(TINY.data, dataset_path=Path("elsewhere"))
+    config = replace(TINY, epochs=99, data=data)
+    record = new_record(config, tiny_run.dataset, tiny_run.ledger)
+    assert training_identity(record) == tiny_run.origin != tiny_run.identity
 
 
 def test_checkpoints_are_chosen_by_epoch(tiny_run: Run) -> None:

@@ -21,7 +21,8 @@ class Attribute:
     query_seed: int = 0
     """Seed of generated queries."""
     output: Path | None = None
-    """Folder of the result. Default: RUN/attributions/QUERIES."""
+    """Folder of the result. Default: RUN/attributions/QUERIES, with the plan, --replay and --index
+    in its name where they are not the usual ones."""
     config: tyro.conf.OmitArgPrefixes[AttributeConfig] = field(default_factory=AttributeConfig)
     dry_run: bool = False
     """Tell the time, memory and disk that it needs, and stop."""
@@ -29,7 +30,7 @@ class Attribute:
     def __call__(self) -> None:
         """Attribute, report, and print the first proponents."""
         from retrac.cli.tables import print_proponents
-        from retrac.influence.attribute import attribute
+        from retrac.influence.attribute import attribute, default_name
         from retrac.influence.estimate import estimate_attribution
         from retrac.influence.queries import open_queries, stand_in, to_generate
         from retrac.report.page import write_report
@@ -37,7 +38,7 @@ class Attribute:
 
         run, config = Run.open(self.run), self.config
         like = stand_in(run, self.queries, self.query_seed)
-        path = self.output or run.path / "attributions" / like.name
+        path = self.output or run.path / "attributions" / default_name(like.name, config)
         generated = to_generate(self.queries)
         measure = partial(estimate_attribution, run, like, config, path, generated)
         if not announced(measure, path, self.dry_run):

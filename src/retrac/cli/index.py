@@ -14,7 +14,8 @@ from retrac.influence.config import IndexConfig
 class Index:
     """Store sketches of every sample's gradients, so that `attribute --index` takes moments.
 
-    Stopped at any moment, the same command goes on.
+    Stopped at any moment, the same command goes on; after further training it adds the checkpoints
+    that are new.
     """
 
     run: tyro.conf.Positional[Path]

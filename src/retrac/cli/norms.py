@@ -39,7 +39,7 @@ class Norms:
 
         run = Run.open(self.run)
         path = self.output or run.path / "norms" / f"sample-{self.sample:04d}"
-        what = (self.timesteps, self.samples, self.checkpoints, self.compute)
+        what = (self.sample, self.timesteps, self.samples, self.checkpoints, self.compute)
         if not announced(partial(estimate_norms, run, *what), path, self.dry_run):
             return
         result = norms(

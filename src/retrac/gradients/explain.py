@@ -84,7 +84,10 @@ def sketching(sizes: Sizes) -> Counter:
     def count(name: str, gradient: Gradient) -> tuple[Route, Work]:
         inputs, outputs = sizes[name]
         if isinstance(gradient, Factored):
-            return "project", projected(gradient.shape, inputs, outputs)
+            across, over = gradient.inputs.channels, gradient.b.shape[3]
+            left = gradient.b.new_zeros(across, inputs) if inputs < across else None
+            right = gradient.b.new_zeros(over, outputs) if outputs < over else None
+            return "project", projected(gradient.shape, gradient.project(left, right).shape)
         batch, numbers = gradient.values.shape
         kept = inputs if inputs < numbers else 0
         return "vector", dense(batch, numbers, kept, gradient.values.element_size())

@@ -79,7 +79,7 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Factored:
-    """Per-sample gradients `Σ_p a_p b_pᵀ` over positions p, in G independent groups of channels.
+    """Per-sample gradients `Σ_p b_p a_pᵀ` over positions p, in G independent groups of channels.
 
     Its numbers lie as `[G, bands, O, I / bands]`.
 
@@ -152,9 +152,13 @@ class Factored:
             left: `[C, k]`, for the channels of each position's inputs; None leaves them.
             right: `[O, l]`, for the output gradients; None leaves them.
         """
+        return self.project(left, right).materialise()
+
+    def project(self, left: Tensor | None, right: Tensor | None) -> "Factored":
+        """Both sides multiplied by such matrices; the layout is no longer theirs."""
         inputs = self.inputs if left is None else self.inputs.project(left)
         b = self.b if right is None else self.b @ right
-        return replace(self, inputs=inputs, b=b).materialise()
+        return replace(self, inputs=inputs, b=b)
 
     def add(self, other: "Gradient") -> "Gradient":
         """Sum over two uses of the same parameter: a sum over the positions of both."""
@@ -243,7 +247,7 @@ def squared_norms_of(rows: Tensor) -> Tensor:
 
 
 def _squared_norms(a: Sequence[Tensor], b: Tensor) -> Tensor:
-    """Of `Σ_p a_p b_pᵀ` with factors `[B, G, P, ·]`, `[B]`, by their Gram matrices."""
+    """Of `Σ_p b_p a_pᵀ` with factors `[B, G, P, ·]`, `[B]`, by their Gram matrices."""
     if b.shape[2] == 1:
         left = torch.stack([part.square().sum(-1) for part in a]).sum(0)
         products = left * b.square().sum(-1)

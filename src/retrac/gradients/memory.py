@@ -59,6 +59,11 @@ def weight_bytes(model: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
 
 
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of all parameters, trainable or not."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
 def free_bytes(device: torch.device) -> int:
     """Memory that could be taken now on a device; on the CPU, of the machine."""
     if device.type == "cuda":

@@ -7,7 +7,7 @@ Routes differ in rounding. So a route follows from sizes and a usual machine's b
 from the speed of the machine at hand.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
@@ -137,7 +137,7 @@ def contracted(shape: Shape, directions: int) -> Work:
 
 
 def written_out(shape: Shape, directions: int) -> Work:
-    """The gradient `[I, P] @ [P, O]` in tiles, each times directions; and norms."""
+    """The gradient `[O, P] @ [P, I]` in tiles, each times directions; and norms."""
     samples, outputs = tile_sizes(shape)
     numbers = shape.batch * shape.numbers
     touched = 2 if directions else 1
@@ -170,24 +170,16 @@ def squared(shape: Shape) -> Work:
     return Work(2 * numbers, CACHED * numbers * shape.number_bytes)
 
 
-def projected(shape: Shape, inputs: int, outputs: int) -> Work:
-    """Both sides to so many channels each, and then written out."""
+def projected(shape: Shape, small: Shape) -> Work:
+    """Both sides to the channels of a smaller gradient, which is then written out."""
     pixels = shape.batch * shape.groups * shape.pixels
-    kernel = shape.inputs // shape.channels
-    small = replace(
-        shape,
-        inputs=kernel * inputs,
-        outputs=outputs,
-        channels=inputs,
-        copied=shape.copied * inputs // shape.channels,
-    )
     operations, numbers = 0, 0
-    if inputs < shape.channels:
-        operations += 2 * pixels * shape.channels * inputs
-        numbers += pixels * (shape.channels + inputs)
-    if outputs < shape.outputs:
-        operations += 2 * shape.rows * shape.outputs * outputs
-        numbers += shape.rows * (shape.outputs + outputs)
+    if small.channels < shape.channels:
+        operations += 2 * pixels * shape.channels * small.channels
+        numbers += pixels * (shape.channels + small.channels)
+    if small.outputs < shape.outputs:
+        operations += 2 * shape.rows * shape.outputs * small.outputs
+        numbers += shape.rows * (shape.outputs + small.outputs)
     return Work(operations, numbers * shape.number_bytes) + written_out(small, 0)
 
 

@@ -15,15 +15,15 @@ SECONDS = 0.5
 def measure_machine(device: torch.device, shape: Shape) -> Machine:
     """Rate at which gradients of a shape are written out, and directions read from memory."""
     samples = max(1, min(shape.batch, TILE_BYTES // (4 * shape.inputs * shape.outputs)))
-    a = torch.ones(samples, shape.positions, shape.inputs, device=device).transpose(1, 2)
-    b = torch.ones(samples, shape.positions, shape.outputs, device=device)
+    a = torch.ones(samples, shape.positions, shape.inputs // shape.bands, device=device)
+    b = torch.ones(samples, shape.positions, shape.outputs, device=device).transpose(1, 2)
     operations = 2 * a.numel() * shape.outputs
     # Few gradients, so that what takes time is the directions: 128 MB of them, in usual pieces.
     gradients = torch.ones(512, 4, 2048, device=device)
     directions = torch.ones(32, 512, 2048, device=device).permute(1, 2, 0)
     read = directions.numel() * directions.element_size()
     return Machine(
-        operations / _median_seconds(lambda: a @ b, device),
+        operations / _median_seconds(lambda: b @ a, device),
         read / _median_seconds(lambda: gradients @ directions, device),
     )
 

@@ -1,8 +1,9 @@
 """Attribution: every training sample's score for every query, by checkpoint and method."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -72,17 +73,11 @@ def attribute(
         recorded,
         exact_top,
     )
-    found = open_index(run, config) if index or recorded else None
-    if found is not None:
-        config = as_indexed(config, found)
-    scorer = Scorer.of(run, config)
+    way = Way.of(run, config)
+    scorer = way.scorer
     if isinstance(queries, str):
         queries = open_queries(run, queries, query_seed)
-    settings = {**scorer.settings, "queries": digest(queries.images, list(queries.ids))}
-    if found is not None:
-        settings["index"] = {name: found.config[name] for name in ("kind", "size", "seed")}
-        settings["index"]["sizes"] = digest(found.config["sizes"])
-        settings["exact_top"] = exact_top
+    settings = way.settings_for(queries)
     path = Path(output) if output is not None else None
     if path is not None and path.exists():
         earlier = Attribution(*open_result(path, KIND))
@@ -91,15 +86,62 @@ def attribute(
         return earlier
     parts = Parts(path and parts_beside(path), settings)
     every = np.arange(len(run.dataset))
-    if found is None:
+    if way.index is None:
         scored, exact = exact_scores(scorer, queries, every, parts), every
     else:
-        scored, exact = _by_index(scorer, queries, found, exact_top, parts)
+        scored, exact = _by_index(scorer, queries, way.index, exact_top, parts)
     result = Attribution(_dataset(scorer, queries, scored, exact), {**settings, "run": run.facts})
     if path is not None:
         result.save(path)
         parts.discard()
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """How scores will be found: exactly, or from an index."""
+
+    scorer: Scorer
+    index: Index | None
+
+    @staticmethod
+    def of(run: Run, config: AttributeConfig) -> "Way":
+        """Open what it takes.
+
+        Raises:
+            RetracError: a checkpoint, the device or the index is not there.
+        """
+        if not (config.index or config.recorded):
+            return Way(Scorer.of(run, config), None)
+        index = open_index(run, config)
+        return Way(Scorer.of(run, as_indexed(config, index)), index)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the scores of whatever is asked, as JSON values."""
+        if self.index is None:
+            return self.scorer.settings
+        told = {name: self.index.config[name] for name in ("kind", "size", "seed")}
+        told["sizes"] = digest(self.index.config["sizes"])
+        return {**self.scorer.settings, "index": told, "exact_top": self.scorer.config.exact_top}
+
+    def settings_for(self, queries: Queries) -> dict[str, Any]:
+        """With what is asked."""
+        return {**self.settings, "queries": digest(queries.images, list(queries.ids))}
+
+
+def default_name(queries: str, config: AttributeConfig) -> str:
+    """A result's folder: what was asked, and the way, so that one way's stands beside another's."""
+    words = [queries]
+    if config.plan.plan != "default":
+        words.append(config.plan.plan)
+    if config.replay != "last":
+        words.append(f"replay-{config.replay}")
+    if config.index or config.recorded:
+        words.append("index" if config.index else "recorded")
+    if config.exact_top:
+        words.append(f"exact-{config.exact_top}")
+    return "-".join(words)
 
 
 def _by_index(

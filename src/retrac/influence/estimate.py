@@ -8,33 +8,35 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from retrac.diffusion.device import choose_device
 from retrac.estimate import PASSES, Estimate, peak_bytes, scratch, seconds_of
 from retrac.gradients.sketch import Projection
+from retrac.influence.attribute import Way
+from retrac.influence.attribution import KIND
 from retrac.influence.config import METHODS, AttributeConfig, ComputeConfig, IndexConfig
 from retrac.influence.exact import ExactWork
 from retrac.influence.indexed import (
     INDEX,
-    as_indexed,
     begin_index,
     index_left,
     index_scorer,
     indexed_part,
     lay_out,
-    open_index,
     piece_scores,
 )
 from retrac.influence.memory import Split
-from retrac.influence.norms import Measure
+from retrac.influence.norms import Measure, refuse_unfit
 from retrac.influence.parts import Left, kept_beside
-from retrac.influence.queries import STEPS, Queries, training_samples
+from retrac.influence.queries import Queries, generation_steps, training_samples
 from retrac.influence.query_gradients import QueryGradients
 from retrac.influence.ranking import evenly_spread
 from retrac.influence.scorer import Scorer
-from retrac.influence.self_influence import blocks_of, left
+from retrac.influence.self_influence import SelfInfluence, blocks_of, left, settings_of
 from retrac.influence.sketched import query_sketches, sample_sketches
+from retrac.influence.store import open_result, refuse_other
 from retrac.training.estimate import estimate_generation, row_costs
 from retrac.training.index import CONFIG, Index
 from retrac.training.run import Run, choose_checkpoints
@@ -84,16 +86,17 @@ def estimate_attribution(
     Raises:
         RetracError: as `attribute`.
     """
+    way = Way.of(run, config)
     if output.exists():
+        settings = way.settings if generated else way.settings_for(queries)
+        refuse_other(output, open_result(output, KIND)[1], settings)
         return None
-    if config.index or config.recorded:
-        index = open_index(run, config)
-        scorer = Scorer.of(run, as_indexed(config, index))
-        estimate = _by_index(scorer, queries, index, output)
+    if way.index is not None:
+        estimate = _by_index(way.scorer, queries, way.index, output)
     else:
-        scorer = Scorer.of(run, config)
-        estimate = _exact(scorer, queries, np.arange(len(run.dataset)), output)
-    first = estimate_generation(run, output, generated, 0, STEPS) if generated else None
+        estimate = _exact(way.scorer, queries, np.arange(len(run.dataset)), output)
+    steps = generation_steps(run)
+    first = estimate_generation(run, output, generated, 0, steps) if generated else None
     return _together([first, estimate])
 
 
@@ -111,7 +114,7 @@ def estimate_index(run: Run, config: IndexConfig) -> Estimate | None:
         return None
     layout = 0.0
     if (path / CONFIG).is_file():
-        index = begin_index(scorer, config)  # which writes nothing then
+        index = begin_index(scorer, config)
         projection, size = index.projection, int(index.config["size"])
     else:
         layout, laid = _clocked(lambda: lay_out(scorer, [last], config.sketch_size))
@@ -150,10 +153,11 @@ def estimate_self_influence(
     Raises:
         RetracError: as `self_influence`.
     """
-    if output.exists():
-        return None
     scorer = Scorer.of(run, config)
     indices = np.arange(len(run.dataset)) if samples is None else np.unique(samples)
+    if output.exists():
+        refuse_other(output, SelfInfluence.open(output).config, settings_of(scorer, samples))
+        return None
     blocks = blocks_of(indices)
     todo = left(scorer, blocks, kept_beside(output))
     model = scorer.model(scorer.replays[-1])
@@ -170,6 +174,7 @@ def estimate_self_influence(
 
 def estimate_norms(
     run: Run,
+    sample: int,
     timesteps: int,
     samples: int,
     checkpoints: Sequence[int],
@@ -180,6 +185,7 @@ def estimate_norms(
     Raises:
         RetracError: as `norms`.
     """
+    refuse_unfit(run, sample, timesteps, samples)
     chosen, device = choose_checkpoints(run, checkpoints), choose_device(compute.device)
     many = evenly_spread(len(run.dataset), samples)
     visits = (timesteps + 1 + len(many)) * len(chosen)
@@ -193,17 +199,17 @@ def estimate_norms(
     ids = [run.dataset.ids[index] for index in some]
     passed = seconds_of(lambda: measure(*inputs, ids))
     costs = Costs(load, 0.0, passed / len(some))
-    shown = 2 * FLOAT * len(many) * prod(run.shape)
     return Estimate(
         costs.seconds(Left(len(chosen), 0, visits)),
-        peak_bytes(device.type) + shown,
+        peak_bytes(device.type),
         4 * 8 * visits,
     )
 
 
 def _exact(scorer: Scorer, queries: Queries, samples: np.ndarray, output: Path) -> Estimate | None:
-    work = ExactWork(scorer, queries, samples)
-    todo = work.left(kept_beside(output))
+    there = kept_beside(output)
+    work = ExactWork(scorer, queries, samples, there)
+    todo = work.left(there)
     if _exact_passes(todo, work.split) <= PASSES:
         return None
     last = scorer.replays[-1]
@@ -239,7 +245,8 @@ def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> E
             )[0]
 
         drawn = seconds_of(directions) / (few.draws * len(first))
-        every = directions()[:, :1].expand(-1, len(queries), -1)
+        size = (len(methods), len(queries), int(index.config["size"]))
+        every = torch.zeros(size)
         read = seconds_of(lambda: piece_scores(part, part.chunks[0], methods, every))
         costs = Costs(load + len(part.chunks) * read, drawn, 0.0)
         found.append(_needs(scorer, queries, len(run.dataset), costs.seconds(todo)))

@@ -1,7 +1,8 @@
 """Exact scores of some samples, in pieces that are kept until the whole is done."""
 
-from collections.abc import Callable, Container
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from diffusers import UNet2DModel
@@ -11,11 +12,9 @@ from retrac.influence.memory import Split
 from retrac.influence.parts import Left, Parts
 from retrac.influence.queries import Queries
 from retrac.influence.replay import Replay
+from retrac.influence.sample_scores import samples_in_piece
 from retrac.influence.scorer import Scorer
 from retrac.progress import progress
-
-CHUNK = 512
-"""Visits in a finished piece of work."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,20 +35,32 @@ class Scored:
 
 def exact_scores(scorer: Scorer, queries: Queries, samples: np.ndarray, parts: Parts) -> Scored:
     """Score some samples, given by their indices; pieces that are there are not computed again."""
-    work = ExactWork(scorer, queries, samples)
+    work = ExactWork(scorer, queries, samples, parts.names)
     work.do(parts)
     return work.assemble(parts)
 
 
 class ExactWork:
-    """The pieces into which the work falls, and the work."""
+    """The pieces into which the work falls, and the work.
 
-    def __init__(self, scorer: Scorer, queries: Queries, samples: np.ndarray) -> None:
+    Args:
+        scorer: of the run.
+        queries: to score for.
+        samples: indices.
+        there: names of pieces; work that was begun goes on in blocks of the same size, though
+            there may be more memory now.
+    """
+
+    def __init__(
+        self, scorer: Scorer, queries: Queries, samples: np.ndarray, there: Iterable[str]
+    ) -> None:
         self.scorer = scorer
         self.queries = queries
         self.samples = samples
-        self.split: Split = scorer.split(scorer.model(scorer.replays[-1]), len(queries))
-        size = self.split.queries
+        split: Split = scorer.split(scorer.model(scorer.replays[-1]), len(queries))
+        begun = [size for size in _block_sizes(there) if size <= split.queries]
+        size = max(begun, default=split.queries)
+        self.split = replace(split, queries=size)
         self.blocks = [
             np.arange(start, min(start + size, len(queries)))
             for start in range(0, len(queries), size)
@@ -132,9 +143,15 @@ class ExactWork:
 
     def _pieces(self, replay: Replay, block: np.ndarray) -> dict[str, np.ndarray]:
         """Samples by the name of the part that holds their scores."""
-        size = max(1, CHUNK // len(replay.epochs))
+        size = samples_in_piece(self.scorer.run.shape, len(replay.epochs))
         chunks = [self.samples[at : at + size] for at in range(0, len(self.samples), size)]
         return {f"{_name(replay, block)}-samples-{chunk[0]:07d}": chunk for chunk in chunks}
+
+
+def _block_sizes(names: Iterable[str]) -> list[int]:
+    """Queries in the first block of earlier work."""
+    found = (re.search(r"queries-00000-(\d+)", name) for name in names)
+    return [int(match[1]) + 1 for match in found if match]
 
 
 def _name(replay: Replay, block: np.ndarray) -> str:

@@ -13,31 +13,32 @@ from torch import Tensor
 
 from retrac.diffusion.loss import fast_memory_format
 from retrac.errors import RetracError
-from retrac.gradients.sketch import Sides, allocate, measure_sides, sketch_size
+from retrac.gradients.sketch import Sides, measure_sides
 from retrac.influence.ahead import ahead
 from retrac.influence.config import METHODS, AttributeConfig, IndexConfig
-from retrac.influence.exact import CHUNK, Scored
+from retrac.influence.exact import Scored
 from retrac.influence.parts import Left, Parts
 from retrac.influence.queries import Queries
-from retrac.influence.ranking import evenly_spread
 from retrac.influence.replay import Replay
+from retrac.influence.sample_scores import Visits, samples_in_piece
 from retrac.influence.scorer import Scorer
 from retrac.influence.sketched import query_sketches, sample_sketches
 from retrac.progress import progress
-from retrac.training.index import CONFIG, Index, IndexedCheckpoint
+from retrac.training.index import CONFIG, Index, IndexedCheckpoint, laid_out, pilot
 from retrac.training.recording import RECORDED
 from retrac.training.run import Run
 
 INDEX = "index"
 """Folder of a run's index."""
-PILOT = 32
-"""Samples at which it is measured where gradients are."""
+INTERVALS = " (each in it stands for the epochs since the one before: none can be left out)"
+"""Why an index does not answer for some of its checkpoints."""
 
 
 def build_index(run: Run, config: IndexConfig | None = None) -> Index:
     """Sketch every sample's replayed gradients at every checkpoint, into `RUN/index`.
 
-    Stopped at any moment, the same call goes on.
+    Stopped at any moment, the same call goes on. After further training, it adds the checkpoints
+    that are new; the sizes of sketches stay those that were laid out for the first ones.
 
     Args:
         run: a training run.
@@ -50,6 +51,7 @@ def build_index(run: Run, config: IndexConfig | None = None) -> Index:
     config = config or IndexConfig()
     scorer = index_scorer(run, config)
     index = begin_index(scorer, config)
+    index.save()
     samples = len(run.dataset)
     total = samples * sum(len(replay.epochs) for replay in scorer.replays)
     with progress("index", total, "gradients") as advance:
@@ -57,7 +59,7 @@ def build_index(run: Run, config: IndexConfig | None = None) -> Index:
             visits = len(replay.epochs)
             part = index.checkpoint(replay.checkpoint.epoch)
             if not (part.path / "done.zarr").is_dir():
-                size, chunk = int(index.config["size"]), max(1, CHUNK // visits)
+                size, chunk = int(index.config["size"]), samples_in_piece(run.shape, visits)
                 part = IndexedCheckpoint.create(
                     part.path, len(METHODS), samples, size, visits, chunk
                 )
@@ -87,8 +89,13 @@ def build_index(run: Run, config: IndexConfig | None = None) -> Index:
 
 
 def index_scorer(run: Run, config: IndexConfig) -> Scorer:
-    """What computes an index: every method, at the replayed visits."""
-    return Scorer.of(
+    """What computes an index: every method, at the replayed visits.
+
+    Raises:
+        RetracError: the run has an index of other settings, or a checkpoint or the device is not
+            there.
+    """
+    scorer = Scorer.of(
         run,
         AttributeConfig(
             methods=tuple(METHODS),
@@ -98,6 +105,8 @@ def index_scorer(run: Run, config: IndexConfig) -> Scorer:
             compute=config.compute,
         ),
     )
+    _found_index(scorer, config)
+    return scorer
 
 
 def index_left(scorer: Scorer, path: Path) -> Left:
@@ -122,11 +131,9 @@ def open_index(run: Run, config: AttributeConfig) -> Index:
         made = "`retrac train --record`" if config.recorded else "`retrac index`"
         raise RetracError(f"{run.path} has no {path.name!r} folder: make it with {made}")
     index = Index.open(path)
-    fingerprint = str(run.record["dataset"]["fingerprint"])[:16]
-    if index.config["trained"] not in (run.identity, fingerprint):
-        raise RetracError(f"{path} is of another training: delete it and make it again")
+    index.refuse_other_training(run.origin if config.recorded else run.identity)
     asked = {
-        "checkpoints": config.checkpoints and list(config.checkpoints),
+        "checkpoints": sorted(set(config.checkpoints)),
         "replay": config.replay != "last" and config.replay,
         "parameters": config.parameters != ".*" and config.parameters,
     }
@@ -135,7 +142,7 @@ def open_index(run: Run, config: AttributeConfig) -> Index:
         if value and value != there[name]:
             raise RetracError(
                 f"{path} has --{name} {there[name]}, not {value}: leave the option out, or make "
-                "another index"
+                f"another index{INTERVALS if name == 'checkpoints' else ''}"
             )
     for method in config.methods:
         if method not in index.methods:
@@ -219,29 +226,19 @@ def piece_scores(
 
 
 def begin_index(scorer: Scorer, config: IndexConfig) -> Index:
-    """Begin a run's index, or go on with it.
+    """A run's index as it will be, laid out if there is none; nothing is written.
 
     Raises:
         RetracError: it has one of other settings.
     """
-    run, path = scorer.run, scorer.run.path / INDEX
-    settings = {
-        "kind": "replayed",
-        "trained": run.identity,
-        "methods": list(METHODS),
-        "checkpoints": [replay.checkpoint.epoch for replay in scorer.replays],
-        "replay": config.replay,
-        "parameters": config.parameters,
-        "seed": run.config.seed,
-        "asked": config.sketch_size,
-    }
-    if (path / CONFIG).is_file():
-        return Index.begin(path, settings)
-    return Index.begin(path, {**settings, **lay_out(scorer, scorer.replays, config.sketch_size)})
+    return _found_index(scorer, config) or Index.planned(
+        scorer.run.path / INDEX,
+        {**_settings(scorer, config), **lay_out(scorer, scorer.replays, config.sketch_size)},
+    )
 
 
 def lay_out(scorer: Scorer, replays: Sequence[Replay], asked: int) -> dict[str, Any]:
-    """What `index.json` says of its sketches: `size`, and `sizes` of each parameter's part."""
+    """Lay sketches out by where gradients are at some checkpoints; as `laid_out` says it."""
     by_checkpoint = [_sides(scorer, replay) for replay in replays]
     first = by_checkpoint[0]
     sides = {
@@ -253,27 +250,40 @@ def lay_out(scorer: Scorer, replays: Sequence[Replay], asked: int) -> dict[str, 
         )
         for name in first
     }
-    sizes = allocate(sides, asked)
-    kept = {name: list(sizes[name]) for name in sizes}
-    return {"size": sketch_size(sides, sizes), "sizes": kept}
+    return laid_out(sides, asked)
+
+
+def _found_index(scorer: Scorer, config: IndexConfig) -> Index | None:
+    return Index.found(scorer.run.path / INDEX, _settings(scorer, config))
+
+
+def _settings(scorer: Scorer, config: IndexConfig) -> dict[str, Any]:
+    return {
+        "kind": "replayed",
+        "trained": scorer.run.identity,
+        "methods": list(METHODS),
+        "checkpoints": [replay.checkpoint.epoch for replay in scorer.replays],
+        "replay": config.replay,
+        "parameters": config.parameters,
+        "seed": scorer.run.config.seed,
+        "asked": config.sketch_size,
+    }
 
 
 def _sides(scorer: Scorer, replay: Replay) -> dict[str, Sides]:
     model: UNet2DModel = scorer.model(replay)
-    device = next(model.parameters()).device
-    pilot = np.array(evenly_spread(len(scorer.run.dataset), PILOT))
-    last = scorer.visits(replay, pilot)
+    run, device = scorer.run, next(model.parameters()).device
+    few, last = pilot(len(run.dataset)), replay.epochs[-1:]
+    shown = Visits.of(run.dataset, run.ledger, run.config.flip, last, few)
     images, timesteps, noise = (
-        part[-len(pilot) :].to(device) for part in (last.images, last.timesteps, last.noise)
+        part.to(device) for part in (shown.images, shown.timesteps, shown.noise)
     )
     rows = scorer.rows(model)
     parts = (
         part.split(rows)
         for part in (fast_memory_format(images), timesteps, fast_memory_format(noise))
     )
-    passes = [
-        partial(scorer.run.objective.losses, model, *part) for part in zip(*parts, strict=True)
-    ]
+    passes = [partial(run.objective.losses, model, *part) for part in zip(*parts, strict=True)]
     return measure_sides(model, *passes)
 
 

@@ -7,7 +7,7 @@ from diffusers import UNet2DModel
 
 from retrac.diffusion.loss import Objective, fast_memory_format
 from retrac.errors import RetracError
-from retrac.gradients.memory import activation_bytes, free_bytes, weight_bytes
+from retrac.gradients.memory import activation_bytes, free_bytes, model_bytes, weight_bytes
 from retrac.gradients.routes import TEMPORARY_BYTES
 from retrac.influence.config import ComputeConfig, parse_bytes
 from retrac.influence.plan import Plan
@@ -45,7 +45,7 @@ def rows_within(
         RetracError: the budget cannot hold one image.
     """
     device = next(model.parameters()).device
-    fixed = weight_bytes(model) + TEMPORARY_BYTES
+    fixed = model_bytes(model) + TEMPORARY_BYTES
     row = activation_bytes(model, lambda: _probe(model, objective, shape, device))
     budget = _budget(config, device)
     if budget < fixed + row:
@@ -75,7 +75,7 @@ def split_work(
     weights = weight_bytes(model)
     row = activation_bytes(model, lambda: _probe(model, objective, shape, device))
     direction = methods * weights
-    fixed = weights + TEMPORARY_BYTES
+    fixed = model_bytes(model) + TEMPORARY_BYTES
     noise = row + 2 * weights  # the sum, and what comes to it
     least = fixed + direction + noise
     if budget < least:

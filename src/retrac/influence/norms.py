@@ -70,12 +70,7 @@ def norms(
         RetracError: no such sample or checkpoint, or a gradient that is not finite.
     """
     dataset = run.dataset
-    if not 0 <= sample < len(dataset):
-        raise RetracError(
-            f"there is no sample {sample}: the training set has {len(dataset)}, from 0"
-        )
-    if timesteps < 1 or samples < 1:
-        raise RetracError("--timesteps and --samples must be at least 1")
+    refuse_unfit(run, sample, timesteps, samples)
     chosen = choose_checkpoints(run, checkpoints)
     compute = compute or ComputeConfig()
     device = choose_device(compute.device)
@@ -83,7 +78,7 @@ def norms(
     spread = np.unique(np.linspace(min(1, steps - 1), steps - 1, timesteps).astype(int))
     many = np.array(evenly_spread(len(dataset), samples))
     one: dict[str, list[Any]] = {"curve": [], "timestep": [], "norm": []}
-    trained: dict[str, list[np.ndarray]] = {"timestep": [], "norm": []}
+    trained: dict[str, list[np.ndarray]] = {"norm": [], "timestep": []}
     total = len(chosen) * (len(spread) + 1 + len(many))
     with progress("norms", total, "gradients") as advance:
         for checkpoint in chosen:
@@ -95,11 +90,8 @@ def norms(
             one["curve"].append(found[:-1])
             one["norm"].append(found[-1])
             one["timestep"].append(int(moment))
-            images, moments, noises = measure.inputs(many)
-            trained["norm"].append(
-                measure(images, moments, noises, [dataset.ids[index] for index in many])
-            )
-            trained["timestep"].append(moments.numpy())
+            for kept, values in zip(trained.values(), measure.trained(many), strict=True):
+                kept.append(values)
     by_sample = ("checkpoint", "sample")
     return Norms(
         xr.Dataset(
@@ -118,6 +110,20 @@ def norms(
         ),
         {"sample": sample, "sample id": dataset.ids[sample], "run": run.facts},
     )
+
+
+def refuse_unfit(run: Run, sample: int, timesteps: int, samples: int) -> None:
+    """Refuse what cannot be measured.
+
+    Raises:
+        RetracError: no such sample, or counts below 1.
+    """
+    if not 0 <= sample < len(run.dataset):
+        raise RetracError(
+            f"there is no sample {sample}: the training set has {len(run.dataset)}, from 0"
+        )
+    if timesteps < 1 or samples < 1:
+        raise RetracError("--timesteps and --samples must be at least 1")
 
 
 class Measure:
@@ -155,6 +161,16 @@ class Measure:
         """Images, timesteps and noise of the last epoch before the checkpoint."""
         run, epoch = self._run, self._checkpoint.epoch - 1
         return training_inputs(run.dataset, run.ledger, epoch, indices, run.config.flip)
+
+    def trained(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Norms and timesteps `[S]` of samples in that epoch; a pass of them is read at a time."""
+        norms, timesteps = [], []
+        for start in range(0, len(samples), self.rows):
+            some = samples[start : start + self.rows]
+            inputs = self.inputs(some)
+            norms.append(self(*inputs, [self._run.dataset.ids[index] for index in some]))
+            timesteps.append(inputs[1].numpy())
+        return np.concatenate(norms), np.concatenate(timesteps)
 
     def __call__(
         self, images: Tensor, timesteps: Tensor, noise: Tensor, ids: Sequence[str]

@@ -59,6 +59,12 @@ class Parts:
     def __contains__(self, name: str) -> bool:
         return name in self._memory or (self._folder is not None and self._path(name).is_file())
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Of all pieces that are there."""
+        kept = self._folder.glob("*.npz") if self._folder is not None else ()
+        return frozenset(self._memory) | frozenset(piece.stem for piece in kept)
+
     def put(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Keep a piece, whole or not at all."""
         if self._folder is None:

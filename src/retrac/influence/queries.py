@@ -17,6 +17,7 @@ from retrac.influence.ranking import evenly_spread
 from retrac.training.run import Run
 
 STEPS = 50
+"""Of DDIM, where training has as many timesteps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,7 @@ def stand_in(run: Run, text: str, seed: int = 0) -> Queries:
 
 
 def generated(run: Run, count: int, seed: int) -> Queries:
-    """Images that the run's last checkpoint makes by DDIM in 50 steps."""
+    """Images that the run's last checkpoint makes by DDIM."""
     checkpoint = run.checkpoints[-1]
     images = generate(
         checkpoint.load_for_generation(run.shape).to(choose_device()),
@@ -100,10 +101,15 @@ def generated(run: Run, count: int, seed: int) -> Queries:
         run.shape,
         range(count),
         seed=seed,
-        steps=STEPS,
+        steps=generation_steps(run),
     )
     ids = tuple(f"generated/seed-{seed}/{index:04d}" for index in range(count))
     return Queries(_generated_name(count, seed), images, ids, ("",) * count)
+
+
+def generation_steps(run: Run) -> int:
+    """Steps in which a query is generated."""
+    return min(STEPS, run.config.objective.timesteps)
 
 
 def training_samples(run: Run, name: str, indices: Sequence[int]) -> Queries:

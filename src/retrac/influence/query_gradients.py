@@ -42,10 +42,9 @@ def query_gradients(
     """Average each query's gradient over noises, weight each timestep, average over timesteps.
 
     One forward and backward pass over a block of timesteps, of one query or of several, gives `ḡ_t`
-    of each of them. Every
-    method's direction is a weighted sum of those, the gradient of the re-weighted loss
-    `Σ_t c_t L_t` with c_t held constant (Xie et al. 2024, eq. 4 and 7), so that more methods cost
-    no further pass.
+    of each of them. Every method's direction is a weighted sum of those, the gradient of the
+    re-weighted loss `Σ_t c_t L_t` with c_t held constant (Xie et al. 2024, eq. 4 and 7), so that
+    more methods cost no further pass.
 
     Args:
         model: the network at a checkpoint.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -15,6 +16,11 @@ from retrac.gradients.weighting import WEIGHTINGS
 from retrac.influence.replay import Replay
 from retrac.training.inputs import training_inputs
 from retrac.training.ledger import Ledger
+
+CHUNK = 512
+"""Visits in a finished piece of work, at the most."""
+INPUTS = 64 * 2**20
+"""Bytes of their images and noise, at the most: two pieces' are in memory at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +46,11 @@ class Visits:
         """Replay the events of some samples in some epochs."""
         inputs = [training_inputs(dataset, ledger, epoch, samples, flip) for epoch in epochs]
         return Visits(*(torch.cat(parts) for parts in zip(*inputs, strict=True)))
+
+
+def samples_in_piece(shape: tuple[int, int, int], visits: int) -> int:
+    """Samples `[C, H, W]` with so many visits each in a finished piece of work."""
+    return max(1, min(CHUNK, INPUTS // (2 * 4 * prod(shape))) // visits)
 
 
 @dataclass(frozen=True, eq=False)

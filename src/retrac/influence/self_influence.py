@@ -97,10 +97,7 @@ def self_influence(
     )
     scorer = Scorer.of(run, config)
     indices = np.arange(len(run.dataset)) if samples is None else np.unique(samples)
-    settings = {
-        **scorer.settings,
-        "samples": "all" if samples is None else [int(index) for index in indices],
-    }
+    settings = settings_of(scorer, samples)
     path = Path(output) if output is not None else None
     if path is not None and path.exists():
         found = SelfInfluence.open(path)
@@ -117,6 +114,12 @@ def self_influence(
         save_result(path, KIND, result.dataset, result.config)
         parts.discard()
     return result
+
+
+def settings_of(scorer: Scorer, samples: Sequence[int] | None) -> dict[str, Any]:
+    """What decides the result, as JSON values."""
+    chosen = "all" if samples is None else [int(index) for index in np.unique(samples)]
+    return {**scorer.settings, "samples": chosen}
 
 
 def blocks_of(indices: np.ndarray) -> list[np.ndarray]:

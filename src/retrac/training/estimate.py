@@ -10,22 +10,20 @@ from retrac.data.dataset import ImageDataset
 from retrac.diffusion.device import choose_device
 from retrac.diffusion.sampling import BATCH, generate
 from retrac.estimate import PASSES, Estimate, folder_bytes, peak_bytes, scratch, seconds_of
-from retrac.files import read_json
 from retrac.gradients.weighting import WEIGHTINGS
 from retrac.training.config import TrainConfig
 from retrac.training.generation import refuse_unfit as refuse_unfit_images
-from retrac.training.index import CONFIG, Index, IndexedCheckpoint, Rows
+from retrac.training.index import CHUNK, Index, IndexedCheckpoint, Rows
 from retrac.training.ledger import Ledger
-from retrac.training.loop import STATE_SECONDS, Training, first_weights, make_accelerator
-from retrac.training.recording import (
-    CHUNK,
-    RECORDED,
-    NoRecording,
-    Recorder,
-    lay_out,
-    steps_ahead,
+from retrac.training.loop import (
+    STATE_SECONDS,
+    Training,
+    first_weights,
+    make_accelerator,
+    refuse_unfit_training,
 )
-from retrac.training.resume import latest_state, refuse_unfit
+from retrac.training.recording import NoRecording, Recorder, lay_out, steps_ahead
+from retrac.training.resume import latest_state
 from retrac.training.run import Run, choose_checkpoints
 from retrac.training.state import read_point
 
@@ -85,12 +83,15 @@ class StepCosts:
 def training_needs(left: StepsLeft, costs: StepCosts, memory: int) -> Estimate:
     """Multiply; rolling states are saved where checkpoints are far apart."""
     seconds = left.visits * costs.visit
-    rolls = left.interval * costs.visit > STATE_SECONDS
-    states = seconds // STATE_SECONDS if rolls else 0
+    rolling = left.interval * costs.visit // STATE_SECONDS  # between two checkpoints
+    states = seconds // STATE_SECONDS if rolling else 0
+    # Each is deleted once the next is whole, and the last one once the checkpoint is.
+    at_end = left.checkpoints * costs.checkpoint_bytes + min(rolling, 1) * costs.state_bytes
+    before = (left.checkpoints - 1) * costs.checkpoint_bytes + min(rolling, 2) * costs.state_bytes
     return Estimate(
         costs.begin + seconds + left.checkpoints * costs.checkpoint + states * costs.state,
         memory + costs.held,
-        left.checkpoints * costs.checkpoint_bytes + rolls * costs.state_bytes,
+        int(max(at_end, before)),
     )
 
 
@@ -113,7 +114,7 @@ def estimate_training(
     accelerator = make_accelerator(config)
     ledger = Ledger(config.seed, len(dataset), config.objective.timesteps)
     network = first_weights(config, dataset.shape)
-    refuse_unfit(output, config, dataset, ledger)
+    begun = refuse_unfit_training(output, config, record, dataset, ledger)
     state = latest_state(output)
     left = StepsLeft.of(config, len(dataset), read_point(state).step if state else 0)
     if left.visits <= PASSES * config.batch_size or accelerator.num_processes > 1:
@@ -132,7 +133,7 @@ def estimate_training(
         )
         costs = _plain_costs(training, config)
         if record is not None:
-            costs = _recorded_costs(costs, training, config, output, record)
+            costs = _recorded_costs(costs, training, config, begun, record)
     return training_needs(left, costs, peak_bytes(accelerator.device.type))
 
 
@@ -202,16 +203,15 @@ def _plain_costs(training: Training, config: TrainConfig) -> StepCosts:
 
 
 def _recorded_costs(
-    plain: StepCosts, training: Training, config: TrainConfig, output: Path, size: int
+    plain: StepCosts, training: Training, config: TrainConfig, begun: Index | None, size: int
 ) -> StepCosts:
-    """What recording adds to them."""
+    """What recording adds to them; `begun` is the recording that there is already."""
     dataset, ledger = training.dataset, training.ledger
     folder, device = training.output, training.accelerator.device
     ahead = steps_ahead(config, len(dataset))
-    begun = (output / RECORDED / CONFIG).is_file()
     laid = (
-        read_json(output / RECORDED / CONFIG)
-        if begun
+        begun.config
+        if begun is not None
         else {
             "methods": list(WEIGHTINGS),
             "seed": config.seed,
@@ -222,14 +222,18 @@ def _recorded_costs(
     training.recording = Recorder(index, training.network, ledger, training.accelerator)
     methods, numbers, samples = len(index.methods), int(laid["size"]), len(dataset)
     row = row_costs(folder / "rows", methods, numbers, config.checkpoint_every, samples)
+    few = replace(ledger, size=min(samples, CHUNK))
+    kept = Recorder(index, training.network, few, training.accelerator)
+    save = seconds_of(lambda: kept.save(folder)) / few.size
     sums = FLOAT * methods * samples * numbers
     return replace(
         plain,
         visit=_step_seconds(training),
         checkpoint=plain.checkpoint + samples * row.seconds,
+        state=plain.state + samples * save,
         checkpoint_bytes=plain.checkpoint_bytes + int(samples * row.disk),
         state_bytes=plain.state_bytes + sums,
-        begin=0.0 if begun else ahead * config.batch_size * plain.visit,
+        begin=0.0 if begun is not None else ahead * config.batch_size * plain.visit,
         held=sums,
     )
 

@@ -16,14 +16,18 @@ import numpy as np
 import zarr
 
 from retrac.errors import RetracError
-from retrac.files import disk_refusal, read_json, remove, write_json
-from retrac.gradients.sketch import Projection, Sizes
+from retrac.files import PARTIAL, disk_refusal, read_json, remove, write_json
+from retrac.gradients.sketch import Projection, Sides, Sizes, allocate, sketch_size
 
 CONFIG = "index.json"
 FORMAT = 2
 """Of the order in which a sketch's numbers lie, among others."""
 LARGEST = 1024.0
 """Of a row's numbers as stored: far from both ends of float16."""
+CHUNK = 512
+"""Samples in a piece that is written at one time, at the most."""
+PILOT = 32
+"""Samples at which it is measured where gradients are."""
 
 
 @dataclass(frozen=True)
@@ -51,26 +55,27 @@ class IndexedCheckpoint:
     def create(
         path: Path, methods: int, samples: int, size: int, visits: int, chunk: int
     ) -> "IndexedCheckpoint":
-        """Begin an empty one, in place of whatever is there; filled `chunk` samples at a time."""
-        remove(path)
-        path.mkdir(parents=True)
-        _array(path / "sketch.zarr", (methods, samples, size), (1, chunk, size), "float16")
-        _array(path / "scale.zarr", (methods, samples), (methods, chunk), "float32")
-        _array(path / "norm.zarr", (samples, visits), (chunk, visits), "float32")
-        _array(path / "timestep.zarr", (samples, visits), (chunk, visits), "int64")
-        _array(path / "done.zarr", (-(-samples // chunk),), (1,), "bool")
+        """Begin an empty one, in place of whatever is there; filled `chunk` samples at a time.
+
+        Raises:
+            RetracError: no space left, or no permission.
+        """
+        with _writing(path):
+            remove(path)
+            path.mkdir(parents=True)
+            _array(path / "sketch.zarr", (methods, samples, size), (1, chunk, size), "float16")
+            _array(path / "scale.zarr", (methods, samples), (methods, chunk), "float32")
+            _array(path / "norm.zarr", (samples, visits), (chunk, visits), "float32")
+            _array(path / "timestep.zarr", (samples, visits), (chunk, visits), "int64")
+            _array(path / "done.zarr", (-(-samples // chunk),), (1,), "bool")
         return IndexedCheckpoint(path)
 
     @property
-    def chunk(self) -> int:
-        """Samples in a piece that is written at one time."""
-        return int(self._open("scale", "r").chunks[1])
-
-    @property
     def chunks(self) -> list[slice]:
-        """The samples of each piece."""
-        samples = self._open("scale", "r").shape[1]
-        return [slice(at, min(at + self.chunk, samples)) for at in range(0, samples, self.chunk)]
+        """The samples of each piece that is written at one time."""
+        scale = self._open("scale", "r")
+        samples, chunk = int(scale.shape[1]), int(scale.chunks[1])
+        return [slice(at, min(at + chunk, samples)) for at in range(0, samples, chunk)]
 
     @property
     def missing(self) -> list[slice]:
@@ -79,14 +84,19 @@ class IndexedCheckpoint:
         return [samples for samples, is_done in zip(self.chunks, done, strict=True) if not is_done]
 
     def write(self, samples: slice, rows: Rows) -> None:
-        """Fill one piece; it counts once all of it is on disk."""
+        """Fill one piece; it counts once all of it is on disk.
+
+        Raises:
+            RetracError: no space left, or what is there is damaged.
+        """
         scale = np.abs(rows.sketches).max(axis=2) / LARGEST
         divisor = np.where(scale > 0, scale, 1)[..., None]
-        self._open("sketch", "r+")[:, samples] = (rows.sketches / divisor).astype(np.float16)
-        self._open("scale", "r+")[:, samples] = scale
-        self._open("norm", "r+")[samples] = rows.norms
-        self._open("timestep", "r+")[samples] = rows.timesteps
-        self._open("done", "r+")[samples.start // self.chunk] = True
+        of_all = (slice(None), samples)
+        self._write("sketch", of_all, (rows.sketches / divisor).astype(np.float16))
+        self._write("scale", of_all, scale)
+        self._write("norm", samples, rows.norms)
+        self._write("timestep", samples, rows.timesteps)
+        self._write("done", self.chunks.index(samples), True)
 
     def read(self, samples: slice) -> Rows:
         """Some samples' rows."""
@@ -103,6 +113,11 @@ class IndexedCheckpoint:
         array = self._open(name, "r")
         with self._refusing(name):
             return array[part]
+
+    def _write(self, name: str, part: Any, values: Any) -> None:
+        array = self._open(name, "r+")
+        with _writing(self.path / f"{name}.zarr"):
+            array[part] = values
 
     @contextmanager
     def _refusing(self, name: str) -> Iterator[Path]:
@@ -121,37 +136,59 @@ class Index:
 
     Attributes:
         path: the folder.
-        config: `index.json`: `kind` ("replayed" or "recorded"), `trained` (the run's identity),
-            `methods`, `replay`, `parameters`, `seed`, `sizes`, `size`, `format`.
+        config: `index.json`: `kind` ("replayed" or "recorded"), `trained` (the run's identity, or
+            its origin if recorded), `methods`, `replay`, `parameters`, `seed`, `asked`, `sizes`,
+            `size`, `format`, and the `checkpoints` of one that is replayed.
     """
 
     path: Path
     config: Mapping[str, Any]
 
     @staticmethod
-    def begin(path: Path, config: Mapping[str, Any]) -> "Index":
-        """Begin an index, or go on with one of the same settings.
+    def planned(path: Path, config: Mapping[str, Any]) -> "Index":
+        """A new one; nothing is written until it is saved."""
+        return Index(path, {**config, "format": FORMAT})
+
+    @staticmethod
+    def found(path: Path, settings: Mapping[str, Any]) -> "Index | None":
+        """One that is there, as it will be with these settings; None if there is none.
+
+        Checkpoints may be asked for that come after those it has: what it holds stays as it is,
+        since each checkpoint stands for the epochs since the one before. Nothing is written until
+        it is saved.
 
         Raises:
             RetracError: `path` holds an index of other settings, or something else.
         """
-        if (path / CONFIG).is_file():
-            found = Index.open(path)
-            differing = [
-                f"{name} was {found.config.get(name)}, now {value}"
-                for name, value in config.items()
-                if name != "sizes" and found.config.get(name) != value
-            ]
-            if differing:
-                raise RetracError(
-                    f"{path} holds an index of other settings ({'; '.join(differing)}): delete it, "
-                    "or give the same settings to go on with it"
-                )
-            return found
-        if path.exists() and any(path.iterdir()):
-            raise RetracError(f"{path} exists and is not an index; move it away")
-        write_json(path / CONFIG, {**config, "format": FORMAT})
-        return Index.open(path)
+        if not (path / CONFIG).is_file():
+            if path.exists() and not (path.is_dir() and _only_leftovers(path)):
+                raise RetracError(f"{path} exists and is not an index; move it away")
+            return None
+        found = Index.open(path)
+        found.refuse_other_training(settings["trained"])
+        differing = [
+            f"{name} was {found.config.get(name)}, now {value}"
+            for name, value in settings.items()
+            if not _goes_on(name, found.config.get(name), value)
+        ]
+        if differing:
+            raise RetracError(
+                f"{path} holds an index of other settings ({'; '.join(differing)}): delete it, "
+                "or give the same settings to go on with it"
+            )
+        return Index(path, {**found.config, **settings})
+
+    def save(self) -> None:
+        """Write `index.json`, unless it says so already.
+
+        Before the first piece: what epochs a piece stands for depends on the checkpoints.
+
+        Raises:
+            RetracError: no space left, or no permission.
+        """
+        path = self.path / CONFIG
+        if not path.is_file() or read_json(path) != self.config:
+            write_json(path, self.config)
 
     @staticmethod
     def open(path: Path) -> "Index":
@@ -198,6 +235,15 @@ class Index:
         """The part of one checkpoint."""
         return IndexedCheckpoint(self.path / f"epoch-{epoch:04d}")
 
+    def refuse_other_training(self, trained: str) -> None:
+        """Refuse an index of another training than the one that this tells from others.
+
+        Raises:
+            RetracError: it is.
+        """
+        if self.config["trained"] != trained:
+            raise RetracError(f"{self.path} is of another training: delete it and make it again")
+
     def require(self, epochs: Sequence[int]) -> None:
         """Refuse an index that lacks some checkpoint.
 
@@ -209,6 +255,48 @@ class Index:
                 f"{self.path} is not whole: the checkpoint of epoch {missing[0]} is not indexed; "
                 "repeat the command that made it"
             )
+
+
+def pilot(samples: int) -> np.ndarray:
+    """Which of so many samples it is measured at where gradients are."""
+    return np.linspace(0, samples, min(PILOT, samples), endpoint=False).astype(int)
+
+
+def laid_out(sides: Mapping[str, Sides], asked: int) -> dict[str, Any]:
+    """What `index.json` says of its sketches: `size`, and `sizes` of each parameter's part.
+
+    Args:
+        sides: where gradients are.
+        asked: about how many numbers a sketch has.
+    """
+    sizes = allocate(sides, asked)
+    return {
+        "size": sketch_size(sides, sizes),
+        "sizes": {name: list(kept) for name, kept in sizes.items()},
+    }
+
+
+def _goes_on(name: str, before: Any, now: Any) -> bool:
+    """Whether an index with one value of a setting can go on with another."""
+    if name == "checkpoints" and isinstance(before, list):
+        return bool(now[: len(before)] == before)
+    return bool(before == now)
+
+
+def _only_leftovers(path: Path) -> bool:
+    """Whether nothing is there but what was left when it was stopped before its first file."""
+    return all(inner.suffix == PARTIAL for inner in path.iterdir())
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Tell in one line what the disk refuses."""
+    try:
+        yield
+    except Exception as error:
+        if refusal := disk_refusal(error, path):
+            raise refusal from error
+        raise
 
 
 def _array(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> None:

@@ -31,8 +31,9 @@ from retrac.training.recording import (
     Recorder,
     Recording,
     begin_recording,
+    found_recording,
 )
-from retrac.training.resume import begin, latest_state
+from retrac.training.resume import begin, latest_state, refuse_unfit
 from retrac.training.run import CHECKPOINTS, Run, checkpoints_in
 from retrac.training.signals import Interrupted, stop_requests
 from retrac.training.snapshot import write_snapshot
@@ -69,6 +70,7 @@ def train(
     ledger = Ledger(config.seed, len(dataset), config.objective.timesteps)
     model = first_weights(config, dataset.shape)
     if accelerator.is_main_process:
+        refuse_unfit_training(output, config, record, dataset, ledger)
         parameters = sum(p.numel() for p in model.parameters())
         begin(output, config, dataset, ledger, parameters)
     accelerator.wait_for_everyone()
@@ -78,11 +80,25 @@ def train(
             begin_recording(output, config, record, model, dataset, ledger, accelerator.device)
         accelerator.wait_for_everyone()
         recording = Recorder(Index.open(output / RECORDED), model, ledger, accelerator)
-    elif (output / RECORDED).exists():
-        raise RetracError(f"{output} is being recorded: give --record to go on with it")
     Training(config, output, accelerator, dataset, ledger, model, recording).run()
     accelerator.wait_for_everyone()
     return Run.open(output)
+
+
+def refuse_unfit_training(
+    output: Path,
+    config: TrainConfig,
+    record: int | None,
+    dataset: ImageDataset,
+    ledger: Ledger,
+) -> Index | None:
+    """Refuse what can neither begin nor go on; returns the recording that it goes on with.
+
+    Raises:
+        RetracError: as `refuse_unfit` and `found_recording`.
+    """
+    refuse_unfit(output, config, dataset, ledger)
+    return found_recording(output, config, record, dataset, ledger)
 
 
 class Training:

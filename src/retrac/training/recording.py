@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,15 +22,16 @@ from torch import Tensor, nn
 from retrac.data.dataset import ImageDataset
 from retrac.diffusion.loss import Objective, fast_memory_format
 from retrac.errors import RetracError
-from retrac.gradients.sketch import Collected, Sides, allocate, measure_sides, sketch_size
+from retrac.gradients.sketch import Collected, Sides, measure_sides
 from retrac.gradients.tape import live_tape
 from retrac.gradients.weighting import WEIGHTINGS
 from retrac.training.config import TrainConfig
-from retrac.training.index import CONFIG, Index, IndexedCheckpoint, Rows
+from retrac.training.index import CHUNK, Index, IndexedCheckpoint, Rows, laid_out, pilot
 from retrac.training.inputs import training_inputs
 from retrac.training.ledger import Ledger
 from retrac.training.optimiser import learning_rate, make_optimizer
 from retrac.training.resume import latest_state
+from retrac.training.run import new_record, training_identity
 from retrac.training.state import read_tensors
 
 RECORDED = "recorded"
@@ -40,9 +42,6 @@ before the first step most layers have none, since networks begin with zeros in 
 convolutions."""
 LOOKED = 50
 """Of so many steps one is looked ahead."""
-PILOT = 64
-"""Samples at which it is measured then."""
-CHUNK = 512
 TENSORS = "recording.safetensors"
 
 
@@ -217,6 +216,40 @@ class Recorder:
         return torch.cat([part[:share] for part, share in zip(together, shares, strict=True)])
 
 
+def found_recording(
+    output: Path,
+    config: TrainConfig,
+    size: int | None,
+    dataset: ImageDataset,
+    ledger: Ledger,
+) -> Index | None:
+    """The recording that a training goes on with; None if it begins one, or has none.
+
+    Args:
+        output: the run folder.
+        config: of the training.
+        size: about how many numbers a sketch has; None for a training that is not recorded.
+        dataset: the training set.
+        ledger: of the run.
+
+    Raises:
+        RetracError: the run has a recording of another training or of other settings, was begun
+            without one, or with one that is not asked for.
+    """
+    path = output / RECORDED
+    if size is None:
+        if path.exists():
+            raise RetracError(f"{output} is being recorded: give --record to go on with it")
+        return None
+    found = Index.found(path, _settings(config, size, dataset, ledger))
+    if found is None and latest_state(output) is not None:
+        raise RetracError(
+            f"{output} was begun without --record: what was not recorded from the start cannot be "
+            "made up for; train into another --output, or use `retrac index`"
+        )
+    return found
+
+
 def begin_recording(
     output: Path,
     config: TrainConfig,
@@ -225,41 +258,22 @@ def begin_recording(
     dataset: ImageDataset,
     ledger: Ledger,
     device: torch.device,
-) -> Index:
-    """Begin a run's recording, or go on with it.
+) -> None:
+    """Begin a run's recording, unless there is one to go on with.
 
     Args:
-        output: the run folder.
-        config: of the training.
-        size: about how many numbers a sketch has.
+        output, config, size, dataset, ledger: as for `found_recording`.
         network: with its first weights; not changed.
-        dataset: the training set.
-        ledger: of the run.
         device: where to look ahead.
 
     Raises:
-        RetracError: the run has a recording of other settings, or was begun without.
+        RetracError: as `found_recording`.
     """
-    path = output / RECORDED
-    settings = {
-        "kind": "recorded",
-        "trained": dataset.fingerprint[:16],
-        "methods": list(WEIGHTINGS),
-        "replay": "all",
-        "parameters": ".*",
-        "seed": config.seed,
-        "asked": size,
-    }
-    if (path / CONFIG).is_file():
-        return Index.begin(path, settings)
-    if latest_state(output) is not None:
-        raise RetracError(
-            f"{output} was begun without --record: what was not recorded from the start cannot be "
-            "made up for; train into another --output, or use `retrac index`"
-        )
-    ahead = steps_ahead(config, len(dataset))
-    laid_out = lay_out(config, size, network, dataset, ledger, device, ahead)
-    return Index.begin(path, {**settings, **laid_out})
+    if found_recording(output, config, size, dataset, ledger) is None:
+        ahead = steps_ahead(config, len(dataset))
+        laid = lay_out(config, size, network, dataset, ledger, device, ahead)
+        settings = _settings(config, size, dataset, ledger)
+        Index.planned(output / RECORDED, {**settings, **laid}).save()
 
 
 def steps_ahead(config: TrainConfig, samples: int) -> int:
@@ -278,11 +292,23 @@ def lay_out(
     device: torch.device,
     look_ahead: int,
 ) -> dict[str, Any]:
-    """What `index.json` says of its sketches: `size`, and `sizes` of each parameter's part."""
+    """Lay sketches out by where gradients will be after some steps; as `laid_out` says it."""
     sides = _sides_after_look_ahead(config, network, dataset, ledger, device, look_ahead)
-    sizes = allocate(sides, size)
-    kept = {name: list(sizes[name]) for name in sizes}
-    return {"size": sketch_size(sides, sizes), "sizes": kept}
+    return laid_out(sides, size)
+
+
+def _settings(
+    config: TrainConfig, size: int, dataset: ImageDataset, ledger: Ledger
+) -> dict[str, Any]:
+    return {
+        "kind": "recorded",
+        "trained": training_identity(new_record(config, dataset, ledger)),
+        "methods": list(WEIGHTINGS),
+        "replay": "all",
+        "parameters": ".*",
+        "seed": config.seed,
+        "asked": size,
+    }
 
 
 def _sides_after_look_ahead(
@@ -315,8 +341,9 @@ def _sides_after_look_ahead(
             torch.nn.utils.clip_grad_norm_(ahead.parameters(), optimisation.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-    pilot = np.unique(np.linspace(0, ledger.size - 1, min(PILOT, ledger.size)).astype(int))
-    sides = measure_sides(ahead, lambda: losses(pilot))
+    few, rows = pilot(ledger.size), config.batch_size
+    parts = [few[start : start + rows] for start in range(0, len(few), rows)]
+    sides = measure_sides(ahead, *(partial(losses, part) for part in parts))
     if all(math.isfinite(side.share) for side in sides.values()):
         return sides
     return {name: replace(side, share=1 / len(sides)) for name, side in sides.items()}

@@ -17,13 +17,8 @@ from retrac.training.state import read_point, whole_states
 def begin(
     output: Path, config: TrainConfig, dataset: ImageDataset, ledger: Ledger, parameters: int
 ) -> None:
-    """Write `run.json`, or hold it against the one that is there.
-
-    Raises:
-        RetracError: as `refuse_unfit`.
-    """
+    """Write `run.json` of a training that `refuse_unfit` lets pass, or what is new in it."""
     record = _record(config, dataset, ledger)
-    refuse_unfit(output, config, dataset, ledger)
     path = output / RUN
     if not path.is_file():
         write_json(path, {**record, "parameters": parameters})

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -148,11 +148,12 @@ class Run:
 
         Training further does not change it.
         """
-        decided = [self.record[name] for name in ("dataset", "ledger")]
-        config = self.record["config"]
-        settings = {name: config[name] for name in sorted(config.keys() - FREE - {"data"})}
-        told = json.dumps([decided, settings, self.steps[: self.steps_per_epoch]], sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        return training_identity(self.record, self.steps[: self.steps_per_epoch])
+
+    @property
+    def origin(self) -> str:
+        """Likewise by its record alone, which is there before the first step."""
+        return training_identity(self.record)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -214,6 +215,20 @@ def choose_checkpoints(run: Run, epochs: Sequence[int]) -> list[Checkpoint]:
                 f"{', '.join(map(str, there))}"
             )
     return [there[epoch] for epoch in sorted(set(epochs) or there)]
+
+
+def training_identity(record: Mapping[str, Any], *known: Any) -> str:
+    """Tells a training from others by data, events and settings, wherever the data lies.
+
+    Args:
+        record: as `run.json` has it.
+        known: what else is known of it, as JSON values.
+    """
+    decided = [record[name] for name in ("dataset", "ledger")]
+    config = record["config"]
+    settings = {name: config[name] for name in sorted(config.keys() - FREE - {"data"})}
+    told = json.dumps([decided, settings, *known], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def new_record(config: TrainConfig, dataset: ImageDataset, ledger: Ledger) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from retrac.cli.datasets import Datasets
 from retrac.cli.explain import Explain
 from retrac.cli.generate import Generate
 from retrac.cli.index import Index
+from retrac.cli.lds import Lds
 from retrac.cli.norms import Norms
 from retrac.cli.outliers import Outliers
 from retrac.cli.report import Report
@@ -73,6 +74,7 @@ def _commands(given: Sequence[str]) -> Any:
         Annotated[Attribute, subcommand("attribute")],
         Annotated[Outliers, subcommand("outliers")],
         Annotated[Norms, subcommand("norms")],
+        Annotated[tyro.conf.OmitSubcommandPrefixes[Lds], subcommand("lds")],
         Annotated[Report, subcommand("report")],
         Annotated[Explain, subcommand("explain")],
     )

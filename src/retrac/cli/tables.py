@@ -1,10 +1,12 @@
 """Results as tables in the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from retrac.evaluation.bootstrap import Interval
+from retrac.evaluation.lds import Ceiling
 from retrac.influence.attribution import Attribution
 from retrac.influence.ranking import Ranked
 
@@ -28,6 +30,26 @@ def print_ranked(entries: Sequence[Ranked], title: str) -> None:
     for entry in entries:
         table.add_row(str(entry.rank), entry.id, entry.label, f"{entry.score:.4g}")
     Console().print(table)
+
+
+def print_lds(found: Mapping[str, Interval], ceiling: Ceiling | None, subsets: int) -> None:
+    """Print methods by their linear datamodelling score, best first, and the ceiling above them."""
+    table = Table(
+        *("method", "LDS", "90 % interval"),
+        box=None,
+        header_style="bold",
+        title=f"linear datamodelling score over {subsets} subsets",
+    )
+    if ceiling is not None:
+        table.add_row("(perfect scores)", f"{ceiling.of_the_mean:.3f}", "")
+        table.add_row("(models of another seed)", *_told(ceiling.between_seeds))
+    for method, interval in sorted(found.items(), key=lambda item: -item[1].value):
+        table.add_row(method, *_told(interval))
+    Console().print(table)
+
+
+def _told(interval: Interval) -> tuple[str, str]:
+    return f"{interval.value:.3f}", f"{interval.low:.3f} to {interval.high:.3f}"
 
 
 def _entry(entry: Ranked) -> str:

@@ -72,6 +72,16 @@ class ImageDataset:
         chosen = self.images[np.asarray(indices, dtype=np.int64)]
         return torch.from_numpy(chosen).to(torch.float32).div_(127.5).sub_(1.0)
 
+    def take(self, indices: Sequence[int] | NDArray[np.integer]) -> "ImageDataset":
+        """The samples at `indices` as a dataset of their own, in that order."""
+        chosen = [int(index) for index in indices]
+        return ImageDataset(
+            self.name,
+            self.images[chosen],
+            tuple(self.ids[index] for index in chosen),
+            self.labels and tuple(self.labels[index] for index in chosen),
+        )
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over resolution, order, ids and pixels; labels and name do not count."""

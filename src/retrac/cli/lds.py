@@ -1,0 +1,104 @@
+"""`retrac lds`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from retrac.errors import RetracError
+from retrac.evaluation.config import RetrainingConfig
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Train models on random parts of the training set, and measure what they lose on queries.
+
+    Can be stopped at any moment, and goes on where it was; several devices can share the work.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """The run folder, whose training is repeated."""
+    queries: str
+    """generated:8, train:16 (so many, evenly spread), train:3,17 (these), or a path of images."""
+    query_seed: int = 0
+    """Seed of generated queries."""
+    part: str = "1/1"
+    """Train only a part of the models: 2/4 is the second of four parts."""
+    output: Path | None = None
+    """Folder of the losses. Default: RUN/lds."""
+    config: tyro.conf.OmitArgPrefixes[RetrainingConfig] = field(default_factory=RetrainingConfig)
+
+    def __call__(self) -> None:
+        """Train what is missing, and say how much there is."""
+        from retrac.evaluation.retraining import Retraining, read_part
+        from retrac.influence.queries import open_queries
+        from retrac.training.run import Run
+
+        part = read_part(self.part)
+        run = Run.open(self.run)
+        queries = open_queries(run, self.queries, self.query_seed)
+        retraining = Retraining.begin(run, queries, self.config, self.output or run.path / "lds")
+        missing = retraining.missing(part)
+        for place, model in enumerate(missing, start=1):
+            print(f"model {place} of {len(missing)}: {model.name}")
+            retraining.train(model)
+        left = len(retraining.missing())
+        total = len(retraining.models)
+        print(f"{retraining.path}: losses of {total - left} of {total} models")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Correlate scores with the losses of retrained models: the linear datamodelling score."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    attributions: tuple[Path, ...]
+    """Folders that `retrac attribute` wrote, for the queries of the retrained models."""
+    losses: Path | None = None
+    """Folder that `retrac lds prepare` wrote. Default: RUN/lds."""
+    output: Path | None = None
+    """JSON file for the numbers."""
+
+    def __call__(self) -> None:
+        """Score, and print a table."""
+        from retrac.cli.tables import print_lds
+        from retrac.evaluation.baselines import pixel_scores, random_scores
+        from retrac.evaluation.retraining import Retraining, lds_of
+        from retrac.files import write_json
+        from retrac.influence.attribution import Attribution
+        from retrac.training.run import Run
+
+        if not self.attributions:
+            raise RetracError("--attributions is empty: give folders that `retrac attribute` wrote")
+        run = Run.open(self.run)
+        retraining = Retraining.open(run, self.losses or run.path / "lds")
+        metric = lds_of(retraining)
+        asked = retraining.queries
+        metric.update("random", random_scores(len(asked), len(run.dataset)))
+        metric.update("pixels", pixel_scores(asked.images, run.dataset.images))
+        for path in self.attributions:
+            result = Attribution.open(path)
+            retraining.refuse_other_queries(path, result.config)
+            for method in result.methods:
+                name = f"{method}, {path.name}" if len(self.attributions) > 1 else method
+                metric.update(name, result.scores_of(method).values)
+        found, ceiling = metric.compute(), metric.ceiling()
+        print_lds(found, ceiling, len(metric.subsets))
+        if self.output is not None:
+            write_json(self.output, metric.to_json(found, ceiling))
+
+
+@dataclass(frozen=True)
+class Lds:
+    """Retrain on parts of the data, and see whether scores foretell what is lost."""
+
+    action: (
+        Annotated[Prepare, tyro.conf.subcommand("prepare")]
+        | Annotated[Score, tyro.conf.subcommand("score")]
+    )
+
+    def __call__(self) -> None:
+        """Do one of the two."""
+        self.action()

@@ -1,0 +1,1 @@
+"""Are the scores right, and how sure is that?"""

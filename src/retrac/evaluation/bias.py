@@ -1,0 +1,79 @@
+"""The dominating norm effect, measured (Xie et al. 2024, section 4)."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from retrac.errors import RetracError
+from retrac.evaluation.answers import Answer
+from retrac.evaluation.bootstrap import Interval, bootstrap, mean_interval
+
+LARGEST = 0.1
+"""Of the timesteps, those with the largest gradient norms."""
+
+
+@dataclass
+class Bias:
+    """How far scores follow gradient norms instead of content.
+
+    Args:
+        norms: `[N]`, of each sample's gradient where it was trained, a mean over checkpoints.
+        usual: `[N]`, the norms that are usual at those timesteps.
+        k: length of a list.
+
+    Raises:
+        RetracError: all usual norms are the same.
+    """
+
+    norms: np.ndarray
+    usual: np.ndarray
+    k: int = 10
+    _sizes: list[np.ndarray] = field(default_factory=list)
+    _loud: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if np.ptp(self.usual) == 0:
+            raise RetracError("the bias of norms cannot be seen: all samples have the same")
+        self._largest = self.usual >= np.quantile(self.usual, 1 - LARGEST)
+
+    def update(self, answer: Answer) -> None:
+        """Take one answer."""
+        self._sizes.append(np.abs(answer.scores))
+        self._loud.append(float(self._largest[answer.first_others(self.k)].mean()))
+
+    def compute(self) -> dict[str, Interval]:
+        """Spearman correlations of the mean size of a sample's scores with its norm and with the
+        one that is usual at its timestep, with intervals over samples; and the share of lists that
+        was trained where norms are largest, which is `LARGEST` by chance."""
+        size = np.mean(self._sizes, 0)
+        return {
+            "correlation with the norm": _correlation(size, self.norms),
+            "correlation with the usual norm": _correlation(size, self.usual),
+            f"loudest tenth in the first {self.k}": mean_interval(np.array(self._loud)),
+        }
+
+
+def usual_norms(timesteps: np.ndarray, norms: np.ndarray, parts: int = 20) -> np.ndarray:
+    """What norm is usual at a timestep: the median of those in the same part of [0, T).
+
+    Args:
+        timesteps: `[N]`.
+        norms: `[N]`, at these.
+        parts: of equally many samples.
+
+    Returns:
+        `[N]`.
+    """
+    order = np.argsort(timesteps, kind="stable")
+    usual = np.empty(len(norms))
+    for part in np.array_split(order, min(parts, len(order))):
+        usual[part] = np.median(norms[part])
+    return usual
+
+
+def _correlation(one: np.ndarray, two: np.ndarray) -> Interval:
+    def over(draws: np.ndarray) -> np.ndarray:
+        return np.array([spearmanr(one[rows], two[rows]).statistic for rows in draws])
+
+    return bootstrap(over, len(one), draws=200)

@@ -1,0 +1,33 @@
+"""How evaluations are made. Light to import: these fields are the command line and its help."""
+
+from dataclasses import dataclass
+
+from retrac.errors import RetracError
+
+
+@dataclass(frozen=True)
+class RetrainingConfig:
+    """Which models are trained again, and how closely they are looked at."""
+
+    subsets: int = 64
+    """Random parts of the training set."""
+    seeds: int = 2
+    """Models trained on each of them, from different first weights and events."""
+    fraction: float = 0.5
+    """Of the training set in each part."""
+    subset_seed: int = 0
+    """Seed of the parts."""
+    loss_timesteps: int = 64
+    """Timesteps at which a query's loss is measured, evenly spaced."""
+    loss_noises: int = 8
+    """Noises at each of them, in pairs of opposite sign."""
+
+    def __post_init__(self) -> None:
+        for name in ("subsets", "seeds", "loss_timesteps", "loss_noises"):
+            if getattr(self, name) < 1:
+                told = name.replace("_", "-")
+                raise RetracError(f"--{told} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.fraction < 1:
+            raise RetracError(f"--fraction must be between 0 and 1, not {self.fraction}")
+        if self.subset_seed < 0:
+            raise RetracError(f"--subset-seed must be at least 0, not {self.subset_seed}")

@@ -1,0 +1,118 @@
+"""The linear datamodelling score: do scores foretell what models lose that were trained on parts?
+
+A subset's prediction for a query is the sum of the scores of its samples; the measured value is the
+loss of a model trained on that subset alone, turned in sign. Their Spearman correlation over
+subsets is the score of a query (Park et al. 2023, "TRAK: Attributing Model Behavior at Scale",
+definition 2.3), and its mean over queries that of a method.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from retrac.evaluation.bootstrap import Interval, bootstrap
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """How far retrained models agree, and so how high a score could be.
+
+    Attributes:
+        between_seeds: mean Spearman correlation over subsets between the losses of models that
+            differ in their seed alone; what one set of retrained models foretells of another.
+        of_the_mean: what the true expected losses would score against the mean over the seeds,
+            √(R r / (1 + (R - 1) r)) with r the former and R seeds (Spearman 1910, Brown 1910; exact
+            for linear correlations).
+    """
+
+    between_seeds: Interval
+    of_the_mean: float
+
+
+@dataclass
+class Lds:
+    """Collects methods' scores, and correlates them with what was measured.
+
+    Args:
+        subsets: bool `[S, N]`, who is in which subset.
+        losses: `[S, R, Q]`, of the models retrained on each subset with each of R seeds.
+    """
+
+    subsets: np.ndarray
+    losses: np.ndarray
+    _scores: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def update(self, method: str, scores: np.ndarray) -> None:
+        """Take a method's scores `[Q, N]`; positive: the sample lowers the query's loss."""
+        if scores.shape != (self.losses.shape[2], self.subsets.shape[1]):
+            raise ValueError(
+                f"scores are {scores.shape}, not {(self.losses.shape[2], self.subsets.shape[1])}"
+            )
+        self._scores[method] = np.asarray(scores, float)
+
+    def compute(self) -> dict[str, Interval]:
+        """The score of each method: its mean over queries, drawn again over subsets."""
+        return {
+            method: bootstrap(partial(self._score, self.predictions(method)), len(self.subsets))
+            for method in self._scores
+        }
+
+    def by_query(self, method: str) -> np.ndarray:
+        """The score of each query, `[Q]`."""
+        measured = -self.losses.mean(1)
+        return spearman(self.predictions(method).T, measured.T)
+
+    def predictions(self, method: str) -> np.ndarray:
+        """Sums of scores over each subset, `[S, Q]`."""
+        return self.subsets.astype(float) @ self._scores[method].T
+
+    def ceiling(self) -> Ceiling | None:
+        """None with a single seed."""
+        seeds = self.losses.shape[1]
+        if seeds < 2:
+            return None
+        pairs = [(one, two) for one in range(seeds) for two in range(one)]
+
+        def agreement(rows: np.ndarray) -> np.ndarray:
+            found = [
+                spearman(
+                    np.moveaxis(self.losses[rows, one], 1, -1),
+                    np.moveaxis(self.losses[rows, two], 1, -1),
+                ).mean(-1)
+                for one, two in pairs
+            ]
+            return np.mean(found, 0)
+
+        between = bootstrap(agreement, len(self.subsets))
+        reliable = max(0.0, between.value)
+        of_the_mean = seeds * reliable / (1 + (seeds - 1) * reliable)
+        return Ceiling(between, float(np.sqrt(of_the_mean)))
+
+    def to_json(self, found: Mapping[str, Interval], ceiling: Ceiling | None) -> dict[str, Any]:
+        """Results as JSON values."""
+        return {
+            "subsets": len(self.subsets),
+            "seeds": self.losses.shape[1],
+            "queries": self.losses.shape[2],
+            "lds": {method: asdict(interval) for method, interval in found.items()},
+            "by query": {method: self.by_query(method).tolist() for method in found},
+            "ceiling": ceiling and asdict(ceiling),
+        }
+
+    def _score(self, predictions: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        measured = -self.losses.mean(1)
+        found = spearman(np.moveaxis(predictions[rows], 1, -1), np.moveaxis(measured[rows], 1, -1))
+        return found.mean(-1)
+
+
+def spearman(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Rank correlation along the last axis; 0 where one side does not vary."""
+    ranks = [rankdata(side, axis=-1) for side in (one, two)]
+    first, second = (rank - rank.mean(-1, keepdims=True) for rank in ranks)
+    product = (first * second).sum(-1)
+    scale = np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
+    return np.divide(product, scale, out=np.zeros_like(product), where=scale > 0)

@@ -1,0 +1,58 @@
+"""Does self-influence find what does not belong?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from retrac.errors import RetracError
+from retrac.evaluation.bootstrap import Interval, bootstrap
+
+
+@dataclass
+class Outliers:
+    """Ranking of planted outliers.
+
+    Args:
+        planted: bool `[N]`, which samples are.
+
+    Raises:
+        RetracError: none is, or all are.
+    """
+
+    planted: np.ndarray
+    _values: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.planted.any() or self.planted.all():
+            raise RetracError(
+                "there are no planted outliers in the training set: make such a set with "
+                "`retrac plant` and train on it"
+            )
+
+    def update(self, method: str, values: np.ndarray) -> None:
+        """Take a method's values `[N]`; larger for outliers."""
+        self._values[method] = np.asarray(values, float)
+
+    def compute(self) -> dict[str, dict[str, Interval]]:
+        """By method: ROC AUC and average precision, with intervals over the samples."""
+        measures = {"ROC AUC": roc_auc_score, "average precision": average_precision_score}
+        return {
+            method: {
+                name: bootstrap(partial(self._over, measure, values), len(values))
+                for name, measure in measures.items()
+            }
+            for method, values in self._values.items()
+        }
+
+    def _over(
+        self, measure: Callable[..., float], values: np.ndarray, draws: np.ndarray
+    ) -> np.ndarray:
+        found = np.full(len(draws), np.nan)
+        for place, rows in enumerate(draws):
+            planted = self.planted[rows]
+            if planted.any() and not planted.all():
+                found[place] = measure(planted, values[rows])
+        return found

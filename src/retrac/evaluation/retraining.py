@@ -1,0 +1,246 @@
+"""Training again on parts of the data: the truth that attribution claims to foretell."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrac.diffusion.device import choose_device
+from retrac.errors import RetracError
+from retrac.evaluation.config import RetrainingConfig
+from retrac.evaluation.lds import Lds
+from retrac.evaluation.losses import mean_losses
+from retrac.evaluation.subsets import random_subsets
+from retrac.files import read_json, remove, write_json, write_whole
+from retrac.influence.config import PlanConfig
+from retrac.influence.parts import digest
+from retrac.influence.plan import Plan
+from retrac.influence.queries import Queries
+from retrac.training.loop import train
+from retrac.training.run import Run
+
+DESIGN = "design.json"
+ASKED = "queries.npz"
+FEWEST = 8
+"""Subsets over which a correlation is worth telling."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model to be trained again."""
+
+    number: int
+    subset: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"subset-{self.subset:04d}-seed-{self.seed}"
+
+
+@dataclass(frozen=True, eq=False)
+class Retraining:
+    """A folder of retrained models' losses.
+
+    Attributes:
+        path: the folder.
+        run: whose training is repeated.
+        queries: on which losses are measured.
+        config: how.
+    """
+
+    path: Path
+    run: Run
+    queries: Queries
+    config: RetrainingConfig
+
+    @staticmethod
+    def begin(run: Run, queries: Queries, config: RetrainingConfig, path: Path) -> "Retraining":
+        """Begin a folder, or go on with one of the same design.
+
+        Raises:
+            RetracError: it holds something else, or the training set is too small.
+        """
+        if len(run.dataset) < 2:
+            raise RetracError("a training set of one sample has no parts to train on")
+        found = Retraining(path, run, queries, config)
+        if (path / DESIGN).is_file():
+            there = read_json(path / DESIGN)
+            for name, value in found.design.items():
+                if there.get(name) != value:
+                    raise RetracError(
+                        f"{path} was begun with another {name} ({there.get(name)}, now {value}): "
+                        "choose another --output"
+                    )
+        elif path.exists() and any(path.iterdir()):
+            raise RetracError(f"{path} holds something else; choose another --output")
+        else:
+            with write_whole(path / ASKED) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(
+                    file, images=queries.images, ids=queries.ids, labels=queries.labels
+                )
+            write_json(path / DESIGN, found.design)
+        return found
+
+    @staticmethod
+    def open(run: Run, path: Path) -> "Retraining":
+        """Open a folder.
+
+        Raises:
+            RetracError: absent, damaged, or of another run.
+        """
+        if not (path / DESIGN).is_file():
+            raise RetracError(
+                f"{path} holds no retrained models: make them with `retrac lds prepare`"
+            )
+        there = read_json(path / DESIGN)
+        try:
+            config = RetrainingConfig(**there["config"])
+            with np.load(path / ASKED, allow_pickle=False) as file:
+                queries = Queries(
+                    "retrained",
+                    file["images"],
+                    tuple(str(name) for name in file["ids"]),
+                    tuple(str(name) for name in file["labels"]),
+                )
+        except Exception as error:
+            raise RetracError(f"{path} is damaged ({error}): delete it and begin again") from error
+        if there.get("trained") != run.origin:
+            raise RetracError(f"{path} belongs to another training than {run.path}")
+        return Retraining(path, run, queries, config)
+
+    def refuse_other_queries(self, path: Path, config: Mapping[str, Any]) -> None:
+        """Refuse scores that were computed for other images.
+
+        Raises:
+            RetracError: by their folder.
+        """
+        if config.get("queries") != self.design["queries"]:
+            raise RetracError(
+                f"{path} was scored for other queries than {self.path}: repeat `retrac attribute` "
+                "with the --queries and --query-seed of `retrac lds prepare`"
+            )
+
+    @property
+    def design(self) -> dict[str, Any]:
+        """What decides the losses, as JSON values."""
+        return {
+            "trained": self.run.origin,
+            "epochs": self.run.config.epochs,
+            "queries": digest(self.queries.images, list(self.queries.ids)),
+            "config": asdict(self.config),
+        }
+
+    @property
+    def subsets(self) -> np.ndarray:
+        """bool `[S, N]`."""
+        config = self.config
+        size = len(self.run.dataset)
+        return random_subsets(size, config.subsets, config.fraction, config.subset_seed)
+
+    @property
+    def models(self) -> list[Model]:
+        """All of them: every subset with the first seed, then with the next."""
+        config = self.config
+        return [
+            Model(seed * config.subsets + subset, subset, seed)
+            for seed in range(config.seeds)
+            for subset in range(config.subsets)
+        ]
+
+    def missing(self, part: tuple[int, int] = (1, 1)) -> list[Model]:
+        """Models of a part, such as (1, 4) for the first of four, without losses yet."""
+        number, parts = part
+        return [
+            model
+            for model in self.models
+            if model.number % parts == number - 1 and not self._losses(model).is_file()
+        ]
+
+    def train(self, model: Model) -> None:
+        """Train a model, measure its losses, and let its weights go.
+
+        Raises:
+            RetracError: as `train`.
+        """
+        chosen = np.flatnonzero(self.subsets[model.subset])
+        folder = self.path / "models" / model.name
+        config = replace(
+            self.run.config,
+            seed=self.run.config.seed + 1 + model.number,
+            checkpoint_every=self.run.config.epochs,
+            sample_count=0,
+        )
+        trained = train(config, folder, dataset=self.run.dataset.take(chosen))
+        network = trained.checkpoints[-1].load(trained.shape).to(choose_device())
+        found = mean_losses(network, trained.objective, self.plan, self.queries.tensors())
+        if not np.isfinite(found).all():
+            raise RetracError(f"the losses of {folder} are not finite")
+        write_json(self._losses(model), {"losses": [float(loss) for loss in found]})
+        remove(folder)
+
+    @property
+    def plan(self) -> Plan:
+        """The draws at which losses are measured; of no seed that a query plan has by default."""
+        config = self.config
+        return Plan.of(
+            PlanConfig(config.loss_timesteps, config.loss_noises, plan_seed=2**32),
+            self.run.config.objective.timesteps,
+        )
+
+    def losses(self) -> np.ndarray:
+        """`[S, R, Q]`; NaN for models that are missing.
+
+        Raises:
+            RetracError: a file is damaged.
+        """
+        config = self.config
+        found = np.full((config.subsets, config.seeds, len(self.queries)), np.nan)
+        for model in self.models:
+            path = self._losses(model)
+            if path.is_file():
+                values = read_json(path).get("losses", [])
+                if len(values) != len(self.queries):
+                    raise RetracError(f"{path} is damaged: delete it and go on")
+                found[model.subset, model.seed] = values
+        return found
+
+    def _losses(self, model: Model) -> Path:
+        return self.path / "losses" / f"{model.name}.json"
+
+
+def lds_of(retraining: Retraining) -> Lds:
+    """The metric on what is measured so far.
+
+    Subsets count that every seed has been trained on; where these are too few, those that the
+    first one has been trained on.
+
+    Raises:
+        RetracError: too few of them.
+    """
+    losses = retraining.losses()
+    there = ~np.isnan(losses).any(2)  # [S, R]
+    seeds = there.shape[1] if there.all(1).sum() >= FEWEST else 1
+    kept = there[:, :seeds].all(1)
+    if kept.sum() < FEWEST:
+        raise RetracError(
+            f"{retraining.path} has the losses of {kept.sum()} subsets: a correlation needs at "
+            f"least {FEWEST}; let `retrac lds prepare` go on"
+        )
+    return Lds(retraining.subsets[kept], losses[kept, :seeds])
+
+
+def read_part(text: str) -> tuple[int, int]:
+    """Read a part such as 2/4.
+
+    Raises:
+        RetracError: it is none.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise RetracError(f"--part must be like 2/4, the second of four parts, not {text!r}")
+    return int(match[1]), int(match[2])

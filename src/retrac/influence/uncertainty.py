@@ -1,0 +1,166 @@
+"""How sure scores are: standard errors, certain members of a list, and what a repeat would say.
+
+A score adds up what checkpoints contribute, each with events and draws of its own: they are
+independent groups, and from how much they differ follows how far their sum may be off. Groups count
+by their size: what checkpoint g contributes to a query is c_g(i) = m_g u_g(i), with m_g its root
+mean square over all samples, so that checkpoints with large gradients are not taken for
+disagreement. The variance of Σ_g c_g(i) is then Σ_g m_g² times that of u(i).
+
+Few groups give a poor variance of one sample, but there are many samples: variances are drawn
+towards what is usual for the query, as far as they are alike (Smyth 2004, "Linear models and
+empirical Bayes methods for assessing differential expression in microarray experiments", eq. 3-10).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import digamma, polygamma
+from scipy.stats import rankdata
+from scipy.stats import t as student
+
+from retrac.errors import RetracError
+
+MANY = 1e6
+"""Degrees of freedom that are as good as infinitely many."""
+REPEATS = 200
+"""Draws from which certainty and agreement are read."""
+CERTAIN = 0.9
+"""Probability of belonging to a list that is called certain."""
+
+
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """Of the scores of one method.
+
+    Attributes:
+        scores: `[Q, N]`.
+        errors: `[Q, N]`, standard errors.
+        freedom: `[Q]`, degrees of freedom of their t distribution.
+        halves: `[Q]`, rank correlation between the sums over every second group, stepped up to the
+            whole (Spearman 1910, Brown 1910).
+        groups: G.
+    """
+
+    scores: np.ndarray
+    errors: np.ndarray
+    freedom: np.ndarray
+    halves: np.ndarray
+    groups: int
+
+    @staticmethod
+    def of(groups: np.ndarray) -> "Uncertainty":
+        """From independent groups' contributions `[G, Q, N]`.
+
+        Raises:
+            RetracError: a single group, which shows no differences.
+        """
+        count = len(groups)
+        if count < 2:
+            raise RetracError(
+                "one checkpoint and one event of each sample show no error: use more "
+                "--checkpoints, or --replay 2 or more"
+            )
+        groups = np.asarray(groups, float)
+        size = np.sqrt(np.square(groups).mean(2))  # [G, Q]
+        unit = groups / np.where(size > 0, size, 1)[..., None]
+        moderated = [
+            moderate(unit[:, query].var(0, ddof=1), count - 1) for query in range(len(size[0]))
+        ]
+        variances = np.stack([variance for variance, _ in moderated])
+        return Uncertainty(
+            groups.sum(0),
+            np.sqrt(variances * np.square(size).sum(0)[:, None]),
+            np.array([freedom for _, freedom in moderated]),
+            _agreement_of_halves(groups),
+            count,
+        )
+
+    def intervals(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """Between what the scores lie with this confidence, `[Q, N]` each."""
+        reach = student.ppf((1 + level) / 2, self.freedom)[:, None] * self.errors
+        return self.scores - reach, self.scores + reach
+
+    def membership(self, k: int, seed: int = 0) -> np.ndarray:
+        """Probability of each sample to be among the true first k, `[Q, N]`."""
+        return np.stack(
+            [
+                _in_first(truth, k).mean(0)
+                for truth, _ in (self._repeats(query, seed) for query in range(len(self.scores)))
+            ]
+        )
+
+    def certain(self, k: int, seed: int = 0) -> np.ndarray:
+        """How many of each query's first k belong there almost surely, `[Q]`."""
+        first = _in_first(self.scores, k)
+        return ((self.membership(k, seed) >= CERTAIN) & first).sum(1)
+
+    def repeatability(self, k: int, seed: int = 0) -> np.ndarray:
+        """Share of its first k that a repeat of the same effort would give again, `[Q]`."""
+        first = _in_first(self.scores, k)
+        shares = []
+        for query in range(len(self.scores)):
+            _, again = self._repeats(query, seed)
+            shares.append((_in_first(again, k) & first[query]).sum(1).mean() / first[query].sum())
+        return np.array(shares)
+
+    def _repeats(self, query: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """What the true scores could be, and what a repeat could then give, `[R, N]` each.
+
+        The first of a list owe their place to luck, too: scores are first drawn towards their mean,
+        by as much as errors explain their differences.
+        """
+        scores, errors = self.scores[query], self.errors[query]
+        real = max(0.0, float(scores.var() - np.square(errors).mean()))
+        kept = np.divide(real, real + np.square(errors), out=np.ones_like(errors), where=errors > 0)
+        centre = scores.mean() + kept * (scores - scores.mean())
+        stream = np.random.default_rng([seed, query])
+        luck, more = stream.standard_t(self.freedom[query], (2, REPEATS, len(scores))).astype(
+            np.float32
+        )
+        truth = centre + np.sqrt(kept) * errors * luck
+        return truth, truth + errors * more
+
+
+def moderate(variances: np.ndarray, freedom: float) -> tuple[np.ndarray, float]:
+    """Draw variances towards a common one, as far as they are alike.
+
+    Args:
+        variances: `[N]`, of independent normal samples.
+        freedom: degrees of freedom d of each.
+
+    Returns:
+        The variances `(d₀ s₀² + d s²) / (d₀ + d)`, and d₀ + d. With d₀ = 0 where nothing is alike;
+        at most `MANY`.
+    """
+    positive = variances[variances > 0]
+    if len(positive) < 2:
+        return variances, freedom
+    kept = np.maximum(variances, 1e-6 * np.median(positive))
+    logs = np.log(kept) - digamma(freedom / 2) + np.log(freedom / 2)
+    left = logs.var(ddof=1) - polygamma(1, freedom / 2)
+    prior = MANY if left <= polygamma(1, MANY / 2) else 2 * _inverse_trigamma(left)
+    usual = np.exp(logs.mean() + digamma(prior / 2) - np.log(prior / 2))
+    together = prior + freedom
+    return (prior * usual + freedom * kept) / together, min(together, MANY)
+
+
+def _inverse_trigamma(value: float) -> float:
+    return float(brentq(lambda x: polygamma(1, x) - value, 1e-6, MANY))
+
+
+def _in_first(scores: np.ndarray, k: int) -> np.ndarray:
+    """Whether each is among the k largest of its row."""
+    k = min(k, scores.shape[-1])
+    first = np.argpartition(-scores, k - 1, axis=-1)[..., :k]
+    found = np.zeros(scores.shape, bool)
+    np.put_along_axis(found, first, True, -1)
+    return found
+
+
+def _agreement_of_halves(groups: np.ndarray) -> np.ndarray:
+    one, two = (rankdata(groups[start::2].sum(0), axis=1) for start in (0, 1))
+    one, two = (rank - rank.mean(1, keepdims=True) for rank in (one, two))
+    scale = np.sqrt((one**2).sum(1) * (two**2).sum(1))
+    half = np.divide((one * two).sum(1), scale, out=np.zeros(len(one)), where=scale > 0)
+    return np.where(half > -1, 2 * half / (1 + half), -1.0)

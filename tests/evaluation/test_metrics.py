@@ -1,0 +1,174 @@
+"""Metrics on constructed answers, where the right number is known."""
+
+import numpy as np
+import pytest
+
+from retrac.errors import RetracError
+from retrac.evaluation.answers import Answer, answers
+from retrac.evaluation.baselines import loss_scores, pixel_products, pixel_scores, random_scores
+from retrac.evaluation.bias import Bias, usual_norms
+from retrac.evaluation.images import pixel_distance, structural_similarity
+from retrac.evaluation.outliers import Outliers
+from retrac.evaluation.targeting import Targeting
+from retrac.evaluation.tracing import Tracing
+from retrac.influence.queries import Queries
+
+LABELS = ["a"] * 30 + ["b"] * 70
+KIN = np.array([float(label == "a") for label in LABELS])
+LUCK = np.random.default_rng(0).standard_normal((200, 100))
+
+
+def tracing(scores: np.ndarray, own: int | None = None) -> dict[str, float]:
+    metric = Tracing(LABELS, k=10)
+    for row in np.atleast_2d(scores):
+        metric.update(Answer(row, "a", own))
+    return {name: interval.value for name, interval in metric.compute().items()}
+
+
+def test_perfect_tracing_is_one_and_reversed_is_zero() -> None:
+    perfect, reverse = tracing(KIN + 0.01 * LUCK[0]), tracing(-KIN + 0.01 * LUCK[0])
+    assert perfect == {"own group in the first 10": 1, "ROC AUC": 1, "average precision": 1}
+    assert reverse["own group in the first 10"] == reverse["ROC AUC"] == 0
+    assert reverse["average precision"] < 0.3
+
+
+def test_random_tracing_is_chance() -> None:
+    found = tracing(LUCK)
+    assert found["own group in the first 10"] == pytest.approx(0.3, abs=0.03)
+    assert found["ROC AUC"] == pytest.approx(0.5, abs=0.02)
+    assert found["average precision"] == pytest.approx(0.33, abs=0.03)
+
+
+def test_a_query_is_not_counted_among_its_own_group() -> None:
+    scores = 1 - KIN
+    scores[3] = 2.0  # the query itself comes first, its group last
+    found = tracing(scores, own=3)
+    assert found["itself first"] == found["rank of itself"] == 1
+    assert found["own group in the first 10"] == found["ROC AUC"] == 0
+
+
+def test_ties_share_their_ranks() -> None:
+    assert tracing(np.zeros(100), own=5)["rank of itself"] == 50.5
+
+
+def test_tracing_without_groups_says_so() -> None:
+    with pytest.raises(RetracError, match="no two groups"):
+        Tracing(["a"] * 5)
+    metric = Tracing(LABELS)
+    metric.update(Answer(LUCK[0]))
+    with pytest.raises(RetracError, match="queries with labels"):
+        metric.compute()
+
+
+def targeting(scores: np.ndarray, labels: list[str] | None = LABELS) -> dict[str, float]:
+    metric = Targeting(labels, (10,))
+    for row in scores:
+        metric.update(Answer(row, "a" if labels else ""))
+    return {name: interval.value for name, interval in metric.compute().items()}
+
+
+def test_the_same_list_for_every_query_is_not_targeted() -> None:
+    found = targeting(np.repeat(LUCK[:1], 8, 0))
+    assert found["unique, first 10"] == 10 / 80
+    assert found["overlap of two, first 10"] == 1
+    assert found["generally influential, first 10"] == 10
+
+
+def test_lists_with_nothing_in_common_are() -> None:
+    found = targeting(np.repeat(np.eye(8), 10, 1))
+    assert found["unique, first 10"] == 1
+    assert found["overlap of two, first 10"] == found["generally influential, first 10"] == 0
+
+
+def test_random_lists_are_unique_but_of_any_label() -> None:
+    found = targeting(LUCK[:8])
+    assert found["unique, first 10"] > 0.5
+    assert found["same label, first 10"] == pytest.approx(0.3, abs=0.15)
+    assert "same label, first 10" not in targeting(LUCK[:8], None)
+
+
+def test_targeting_needs_two_queries() -> None:
+    with pytest.raises(RetracError, match="at least two"):
+        targeting(LUCK[:1])
+
+
+def test_scores_that_follow_norms_are_seen() -> None:
+    norms = np.exp(LUCK[0])
+    follows, free = Bias(norms, norms), Bias(norms, norms)
+    for row in LUCK[1:40]:
+        follows.update(Answer(norms * np.abs(row)))
+        free.update(Answer(row))
+    loud, quiet = follows.compute(), free.compute()
+    assert loud["correlation with the norm"].value > 0.9
+    assert abs(quiet["correlation with the norm"].value) < 0.3
+    assert loud["loudest tenth in the first 10"].value > 0.5
+    assert quiet["loudest tenth in the first 10"].value == pytest.approx(0.1, abs=0.05)
+
+
+def test_the_usual_norm_is_that_of_neighbours_in_time() -> None:
+    timesteps = np.arange(1000)
+    norms = np.exp(-timesteps / 300) * np.exp(0.5 * np.random.default_rng(0).standard_normal(1000))
+    usual = usual_norms(timesteps, norms)
+    assert len(np.unique(usual)) == 20
+    np.testing.assert_allclose(usual, np.exp(-timesteps / 300), rtol=0.6)
+
+
+def test_bias_needs_norms_that_differ() -> None:
+    with pytest.raises(RetracError, match="all samples have the same"):
+        Bias(np.ones(5), np.ones(5))
+
+
+def test_outliers_found_missed_and_reversed() -> None:
+    planted = np.arange(100) < 5
+    metric = Outliers(planted)
+    metric.update("perfect", planted + 0.1 * LUCK[0] ** 2 / 20)
+    metric.update("random", LUCK[1])
+    metric.update("reversed", -planted.astype(float))
+    found = metric.compute()
+    assert found["perfect"]["ROC AUC"].value == found["perfect"]["average precision"].value == 1
+    low, high = found["random"]["ROC AUC"].low, found["random"]["ROC AUC"].high
+    assert low < 0.5 < high
+    assert found["reversed"]["ROC AUC"].value == 0
+    assert found["reversed"]["average precision"].value == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("planted", [np.zeros(5, bool), np.ones(5, bool)])
+def test_without_planted_outliers_there_is_nothing_to_find(planted: np.ndarray) -> None:
+    with pytest.raises(RetracError, match="no planted outliers"):
+        Outliers(planted)
+
+
+def test_baselines() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 4)).astype(np.uint8)
+    near = pixel_scores(images[:2], images)
+    assert near.shape == (2, 6) and (near.argmax(1) == [0, 1]).all()
+    assert near[0, 0] == 0 and near[0, 1] == pytest.approx(-pixel_distance(images[0], images[1]))
+    cosines = pixel_products(images[:2], images)
+    assert cosines[0, 0] == pytest.approx(1) and np.abs(cosines).max() <= 1 + 1e-9
+    assert (random_scores(2, 5) == random_scores(2, 5)).all()
+    assert loss_scores(np.arange(3.0), 2).tolist() == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_answers_know_which_query_is_a_sample() -> None:
+    queries = Queries("q", np.zeros((2, 1, 2, 2), np.uint8), ("b", "other"), ("x", ""))
+    first, second = answers(np.zeros((2, 3)), queries, ("a", "b", "c"))
+    assert (first.own, first.label) == (1, "x")
+    assert (second.own, second.label) == (None, "")
+    assert first.first(2).tolist() == [0, 1]  # equal ones in their order
+    assert first.first_others(2).tolist() == [0, 2]
+
+
+def test_images_that_are_equal_and_images_that_are_not() -> None:
+    stream = np.random.default_rng(0)
+    one = stream.integers(0, 256, (3, 16, 16)).astype(np.uint8)
+    assert structural_similarity(one, one) == pytest.approx(1)
+    assert pixel_distance(one, one) == 0
+    other = stream.integers(0, 256, (3, 16, 16)).astype(np.uint8)
+    slightly = np.clip(one.astype(int) + stream.integers(-9, 10, one.shape), 0, 255).astype(
+        np.uint8
+    )
+    unlike, alike = (structural_similarity(one, image) for image in (other, slightly))
+    assert unlike < 0.2 < 0.9 < alike
+    black, white = np.zeros((1, 8, 8), np.uint8), np.full((1, 8, 8), 255, np.uint8)
+    assert pixel_distance(black, white) == 1
+    assert structural_similarity(black, white) == pytest.approx(1e-4, rel=0.01)

@@ -29,7 +29,8 @@ def scores(
 ) -> np.ndarray:
     """What one checkpoint contributes, `[Q, N]`, with every visit of its interval replayed."""
     model = checkpoint.load(run.shape)
-    directions = [query_direction(run, model, plan, x, method) for x in queries]
+    own = plan.at(checkpoint.epoch)
+    directions = [query_direction(run, model, own, x, method) for x in queries]
     result = np.zeros((len(queries), len(run.dataset)))
     weights = {(s.epoch, s.step): s.learning_rate / s.batch_size for s in run.steps}
     step = min(s.step for s in run.steps if s.epoch == interval[0])

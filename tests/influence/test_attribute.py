@@ -75,7 +75,7 @@ def test_a_tracin_score_is_the_drop_in_loss_that_sgd_would_owe_to_the_sample(
 ) -> None:
     checkpoint = tiny_run.checkpoints[-1]
     result = retrac.attribute(tiny_run, "train:1", checkpoints=[checkpoint.epoch], plan=PLAN)
-    plan = Plan.of(PLAN, tiny_run.config.objective.timesteps)
+    plan = Plan.of(PLAN, tiny_run.config.objective.timesteps).at(checkpoint.epoch)
     query = retrac.open_queries(tiny_run, "train:1").tensors()[0]
     model = checkpoint.load(tiny_run.shape).double()
 

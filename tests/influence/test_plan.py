@@ -59,6 +59,7 @@ def test_noises_depend_on_the_image_and_the_seed_alone() -> None:
     assert plan.draw(image).shape == (5, 3, 1, 4, 4)
     assert torch.equal(plan.draw(image), plan.draw(image.clone()))
     assert not torch.equal(plan.draw(image), plan.draw(other))
+    assert not torch.equal(plan.at(2).draw(image), plan.at(4).draw(image))
     assert not torch.equal(plan.draw(image), Plan.of(PlanConfig(5, 3, 1), 1000).draw(image))
 
 

@@ -12,6 +12,7 @@ import xarray as xr
 from retrac.errors import RetracError, unknown
 from retrac.influence.ranking import Ranked, ranked
 from retrac.influence.store import open_result, save_result
+from retrac.influence.uncertainty import Uncertainty
 
 KIND = "attribution"
 
@@ -45,6 +46,15 @@ class Attribution:
     def scores(self) -> xr.DataArray:
         """Scores `[method, query, sample]`: the sum over checkpoints."""
         return self.contributions.sum("checkpoint", skipna=False)
+
+    def uncertainty(self, method: str) -> Uncertainty:
+        """How sure the scores of one method are, from how much checkpoints differ.
+
+        Raises:
+            RetracError: there is but one checkpoint.
+        """
+        self.scores_of(method)  # refuses what is no method
+        return Uncertainty.of(self.contributions.sel({"method": method}).values)
 
     def scores_of(self, method: str) -> xr.DataArray:
         """Scores of one method, `[query, sample]`.

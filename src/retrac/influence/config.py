@@ -62,6 +62,7 @@ class PlanConfig:
             "plan_spacing": "ends" if self.published else "middles",
             "plan_noises": self.noises,
             "plan_noise": "independent" if self.published else "pairs",
+            "plan_noise_of": "each checkpoint",
             "plan_seed": self.plan_seed,
         }
 

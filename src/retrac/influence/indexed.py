@@ -183,7 +183,7 @@ def index_scores(scorer: Scorer, index: Index, queries: Queries, parts: Parts) -
             directions, by_timestep = query_sketches(
                 model,
                 run.objective,
-                scorer.plan,
+                scorer.plan.at(replay.checkpoint.epoch),
                 queries.tensors(),
                 methods,
                 index.projection,

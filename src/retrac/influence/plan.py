@@ -1,7 +1,7 @@
 """A plan: the draws (timestep, noise) at which a query's gradient is computed."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,12 +20,15 @@ class Plan:
         seed: of the noises.
         pairs: whether every second noise is the one before it with its sign turned. Most of what
             a single noise adds to a gradient turns with it, and so cancels.
+        epoch: of the checkpoint, which has noises of its own: what is left of their luck averages
+            out over checkpoints, and shows there.
     """
 
     timesteps: Tensor
     noises: int
     seed: int
     pairs: bool = False
+    epoch: int = 0
 
     @staticmethod
     def of(config: PlanConfig, steps: int) -> "Plan":
@@ -42,13 +45,18 @@ class Plan:
         timesteps = torch.from_numpy(np.unique(spread))
         return Plan(timesteps, config.noises, config.plan_seed, pairs=not config.published)
 
+    def at(self, epoch: int) -> "Plan":
+        """The same plan at the checkpoint after so many epochs."""
+        return replace(self, epoch=epoch)
+
     def draw(self, image: Tensor) -> Tensor:
         """The noises of one query, `[T', m, C, H, W]`.
 
-        They depend on the seed and the query's pixels, not on its place among other queries.
+        They depend on the seed, the checkpoint and the query's pixels, not on its place among other
+        queries.
         """
         pixels = hashlib.sha256(image.numpy().astype("<f4").tobytes()).digest()
-        entropy = [self.seed, int.from_bytes(pixels[:16], "little")]
+        entropy = [self.seed, self.epoch, int.from_bytes(pixels[:16], "little")]
         stream = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
         drawn = (self.noises + 1) // 2 if self.pairs else self.noises
         size = (len(self.timesteps), drawn, *image.shape)

@@ -112,7 +112,7 @@ class Scorer:
         found = query_gradients(
             model,
             self.run.objective,
-            self.plan,
+            self.plan.at(replay.checkpoint.epoch),
             images,
             self.config.methods,
             split,

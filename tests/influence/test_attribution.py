@@ -116,3 +116,16 @@ def test_saving_into_the_working_directory(tmp_path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path / "here")
     by_hand(np.ones((1, 1, 1, 2))).save(".")
     assert Attribution.open(tmp_path / "here").methods == ("tracin",)
+
+
+def test_scores_know_how_sure_they_are() -> None:
+    result = by_hand(np.random.default_rng(0).standard_normal((2, 3, 2, 24)))
+    method = result.methods[0]
+    sure = result.uncertainty(method)
+    assert sure.groups == 3
+    np.testing.assert_allclose(sure.scores, result.scores_of(method), atol=1e-5)
+    assert sure.errors.shape == (2, 24) and (sure.errors > 0).all()
+    with pytest.raises(RetracError, match="more --checkpoints"):
+        by_hand(np.ones((2, 1, 2, 24))).uncertainty(method)
+    with pytest.raises(RetracError, match="unknown method"):
+        result.uncertainty("magic")

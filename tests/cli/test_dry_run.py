@@ -36,6 +36,7 @@ COMMANDS = {
     "attribute --index": (
         *("attribute", "INDEXED", "--queries", "train:2", "--index", "--exact-top", 3, *SMALL),
     ),
+    "lds prepare": ("lds", "prepare", "RUN", "--queries", "train:1", "--subsets", 2),
     "outliers": ("outliers", "RUN", "--samples", 4, *SMALL),
     "norms": ("norms", "RUN", "--timesteps", 3, "--samples", 4),
 }

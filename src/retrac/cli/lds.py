@@ -1,11 +1,13 @@
 """`retrac lds`."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from retrac.cli.estimate import announced
 from retrac.errors import RetracError
 from retrac.evaluation.config import RetrainingConfig
 
@@ -28,6 +30,8 @@ class Prepare:
     output: Path | None = None
     """Folder of the losses. Default: RUN/lds."""
     config: tyro.conf.OmitArgPrefixes[RetrainingConfig] = field(default_factory=RetrainingConfig)
+    dry_run: bool = False
+    """Tell the time, memory and disk that it needs, and stop."""
 
     def __call__(self) -> None:
         """Train what is missing, and say how much there is."""
@@ -38,7 +42,11 @@ class Prepare:
         part = read_part(self.part)
         run = Run.open(self.run)
         queries = open_queries(run, self.queries, self.query_seed)
-        retraining = Retraining.begin(run, queries, self.config, self.output or run.path / "lds")
+        path = self.output or run.path / "lds"
+        retraining = Retraining.planned(run, queries, self.config, path)
+        if not announced(partial(retraining.estimate, part), path, self.dry_run):
+            return
+        retraining.begin()
         missing = retraining.missing(part)
         for place, model in enumerate(missing, start=1):
             print(f"model {place} of {len(missing)}: {model.name}")

@@ -28,8 +28,8 @@ class Outliers:
     def __post_init__(self) -> None:
         if not self.planted.any() or self.planted.all():
             raise RetracError(
-                "there are no planted outliers in the training set: make such a set with "
-                "`retrac plant` and train on it"
+                "there are no planted outliers in the training set, or nothing else: some of its "
+                "samples must be outliers, and known to be"
             )
 
     def update(self, method: str, values: np.ndarray) -> None:

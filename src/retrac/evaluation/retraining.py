@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from retrac.data.dataset import ImageDataset
 from retrac.diffusion.device import choose_device
 from retrac.errors import RetracError
+from retrac.estimate import Estimate, seconds_of
 from retrac.evaluation.config import RetrainingConfig
 from retrac.evaluation.lds import Lds
 from retrac.evaluation.losses import mean_losses
@@ -19,7 +21,9 @@ from retrac.influence.config import PlanConfig
 from retrac.influence.parts import digest
 from retrac.influence.plan import Plan
 from retrac.influence.queries import Queries
-from retrac.training.loop import train
+from retrac.training.config import TrainConfig
+from retrac.training.estimate import estimate_training
+from retrac.training.loop import first_weights, train
 from retrac.training.run import Run
 
 DESIGN = "design.json"
@@ -59,8 +63,8 @@ class Retraining:
     config: RetrainingConfig
 
     @staticmethod
-    def begin(run: Run, queries: Queries, config: RetrainingConfig, path: Path) -> "Retraining":
-        """Begin a folder, or go on with one of the same design.
+    def planned(run: Run, queries: Queries, config: RetrainingConfig, path: Path) -> "Retraining":
+        """What a folder will hold, or goes on with; nothing is written.
 
         Raises:
             RetracError: it holds something else, or the training set is too small.
@@ -78,13 +82,31 @@ class Retraining:
                     )
         elif path.exists() and any(path.iterdir()):
             raise RetracError(f"{path} holds something else; choose another --output")
-        else:
-            with write_whole(path / ASKED) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(
-                    file, images=queries.images, ids=queries.ids, labels=queries.labels
-                )
-            write_json(path / DESIGN, found.design)
         return found
+
+    def begin(self) -> None:
+        """Write what is asked, and how, unless it is there."""
+        if (self.path / DESIGN).is_file():
+            return
+        asked = self.queries
+        with write_whole(self.path / ASKED) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, images=asked.images, ids=asked.ids, labels=asked.labels)
+        write_json(self.path / DESIGN, self.design)
+
+    def estimate(self, part: tuple[int, int] = (1, 1)) -> Estimate | None:
+        """What a part's missing models will need; None where none is, or each is soon trained."""
+        missing = self.missing(part)
+        if not missing:
+            return None
+        config, folder, dataset = self._training(missing[0])
+        one = estimate_training(config, dataset, folder, None)
+        if one is None:
+            return None
+        network = first_weights(config, dataset.shape).to(choose_device())
+        query = self.queries.tensors()[:1]
+        looked = seconds_of(lambda: mean_losses(network, self.run.objective, self.plan, query))
+        seconds = len(missing) * (one.seconds + len(self.queries) * looked)
+        return replace(one, seconds=seconds)  # each model goes before the next comes
 
     @staticmethod
     def open(run: Run, path: Path) -> "Retraining":
@@ -167,15 +189,8 @@ class Retraining:
         Raises:
             RetracError: as `train`.
         """
-        chosen = np.flatnonzero(self.subsets[model.subset])
-        folder = self.path / "models" / model.name
-        config = replace(
-            self.run.config,
-            seed=self.run.config.seed + 1 + model.number,
-            checkpoint_every=self.run.config.epochs,
-            sample_count=0,
-        )
-        trained = train(config, folder, dataset=self.run.dataset.take(chosen))
+        config, folder, dataset = self._training(model)
+        trained = train(config, folder, dataset=dataset)
         network = trained.checkpoints[-1].load(trained.shape).to(choose_device())
         found = mean_losses(network, trained.objective, self.plan, self.queries.tensors())
         if not np.isfinite(found).all():
@@ -208,6 +223,16 @@ class Retraining:
                     raise RetracError(f"{path} is damaged: delete it and go on")
                 found[model.subset, model.seed] = values
         return found
+
+    def _training(self, model: Model) -> tuple[TrainConfig, Path, ImageDataset]:
+        config = replace(
+            self.run.config,
+            seed=self.run.config.seed + 1 + model.number,
+            checkpoint_every=self.run.config.epochs,
+            sample_count=0,
+        )
+        chosen = np.flatnonzero(self.subsets[model.subset])
+        return config, self.path / "models" / model.name, self.run.dataset.take(chosen)
 
     def _losses(self, model: Model) -> Path:
         return self.path / "losses" / f"{model.name}.json"

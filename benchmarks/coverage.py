@@ -18,7 +18,6 @@ from rich.table import Table
 from scipy.stats import spearmanr
 from scipy.stats import t as student
 
-from benchmarks.mixed import mixed_queries
 from retrac.files import write_json
 from retrac.influence.attribute import attribute
 from retrac.influence.config import IndexConfig
@@ -48,7 +47,8 @@ class Settings:
 def main(settings: Settings) -> None:
     run = Run.open(settings.run)
     build_index(run, IndexConfig())
-    found = attribute(run, mixed_queries(run, settings.queries), index=True)
+    asked = f"train:{settings.queries}+generated:{settings.queries}"
+    found = attribute(run, asked, index=True)
     rows = []
     for size in settings.sizes:
         for method in found.methods:

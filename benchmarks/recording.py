@@ -21,13 +21,13 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 from benchmarks.cost.report import device_name
-from benchmarks.mixed import mixed_queries
 from benchmarks.sketches import agreement
 from retrac.allocator import keep_freed_memory
 from retrac.data.config import DatasetConfig
 from retrac.files import write_json
 from retrac.influence.attribute import attribute
 from retrac.influence.config import PlanConfig
+from retrac.influence.queries import open_queries
 from retrac.training import recording
 from retrac.training.config import TrainConfig
 from retrac.training.loop import train
@@ -60,7 +60,8 @@ def main(settings: Settings) -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         _, plain = _train(config, work / "plain", None, 0)
-        queries, plan = mixed_queries(plain, settings.queries), PlanConfig()
+        asked = f"train:{settings.queries}+generated:{settings.queries}"
+        queries, plan = open_queries(plain, asked), PlanConfig()
         _, most = _train(config, work / "most", MANY, max(settings.ahead))
         best = attribute(most, queries, plan=plan, recorded=True)
         rows: list[dict[str, Any]] = []

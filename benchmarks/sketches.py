@@ -20,13 +20,13 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from benchmarks.mixed import mixed_queries
 from retrac.files import write_json
 from retrac.influence import indexed
 from retrac.influence.attribute import attribute
 from retrac.influence.attribution import Attribution
 from retrac.influence.config import IndexConfig, PlanConfig
 from retrac.influence.indexed import build_index
+from retrac.influence.queries import open_queries
 from retrac.training.run import Run
 
 TOP = 20
@@ -60,7 +60,7 @@ def main(settings: Settings) -> None:
         }
     with tempfile.TemporaryDirectory() as folder:
         run = Run.open(shutil.copytree(settings.run, Path(folder) / "run"))
-        queries = mixed_queries(run, settings.queries)
+        queries = open_queries(run, f"train:{settings.queries}+generated:{settings.queries}")
         last = (run.checkpoints[-1].epoch,)
         plan = PlanConfig()
         exact = attribute(run, queries, plan=plan, checkpoints=last, parameters=settings.parameters)

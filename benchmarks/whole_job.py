@@ -26,7 +26,6 @@ from benchmarks.cost.baselines import naive_query, naive_scores
 from benchmarks.cost.networks import Network
 from benchmarks.cost.report import device_name
 from benchmarks.cost.workload import Workload
-from benchmarks.mixed import mixed_queries
 from retrac.allocator import keep_freed_memory
 from retrac.diffusion.model import build_unet
 from retrac.files import write_json
@@ -34,7 +33,7 @@ from retrac.influence.attribute import attribute
 from retrac.influence.attribution import Attribution
 from retrac.influence.config import IndexConfig, PlanConfig
 from retrac.influence.indexed import build_index
-from retrac.influence.queries import Queries
+from retrac.influence.queries import Queries, open_queries
 from retrac.training.run import Run
 
 OTHER_SEED = 1
@@ -66,7 +65,7 @@ def main(settings: Settings) -> None:
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         run = Run.open(shutil.copytree(settings.run, Path(folder) / "run"))
-        queries = mixed_queries(run, settings.queries)
+        queries = open_queries(run, f"train:{settings.queries}+generated:{settings.queries}")
         published = PlanConfig(plan="published", plan_seed=OTHER_SEED)
         ways = {
             "ours, exact, published plan": partial(attribute, run, queries, plan=published),

@@ -51,14 +51,17 @@ def open_queries(run: Run, text: str, seed: int = 0) -> Queries:
         run: the run that they are put to.
         text: `generated:8` (images that the run's last checkpoint makes), `train:16` (16 samples
             evenly spread over the training set), `train:3,17` (these samples; `train:3,` for a
-            single one), or the path of an image or of a folder of images.
+            single one), several of these (`train:8+generated:8`), or the path of an image or of a
+            folder of images.
         seed: of generated queries.
 
     Raises:
         RetracError: no such samples or files, or images of another size.
     """
-    if count := to_generate(text):
-        return generated(run, count, seed)
+    if len(parts := _parts(text)) > 1:
+        return _joined([open_queries(run, part, seed) for part in parts])
+    if re.fullmatch(r"generated:\d+", text):
+        return generated(run, to_generate(text), seed)
     if match := re.fullmatch(r"train:(\d+)", text):
         count, size = _count(match[1], text), len(run.dataset)
         if count > size:
@@ -79,12 +82,14 @@ def open_queries(run: Run, text: str, seed: int = 0) -> Queries:
 
 def to_generate(text: str) -> int:
     """How many images a text asks to be generated."""
-    match = re.fullmatch(r"generated:(\d+)", text)
-    return _count(match[1], text) if match else 0
+    found = [re.fullmatch(r"generated:(\d+)", part) for part in _parts(text)]
+    return sum(_count(match[1], text) for match in found if match)
 
 
 def stand_in(run: Run, text: str, seed: int = 0) -> Queries:
     """As `open_queries`, but with training samples in place of images yet to be generated."""
+    if len(parts := _parts(text)) > 1:
+        return _joined([stand_in(run, part, seed) for part in parts])
     count = to_generate(text)
     if not count:
         return open_queries(run, text, seed)
@@ -130,6 +135,20 @@ def training_samples(run: Run, name: str, indices: Sequence[int]) -> Queries:
         dataset.images[list(indices)],
         tuple(dataset.ids[index] for index in indices),
         tuple(labels[index] for index in indices),
+    )
+
+
+def _parts(text: str) -> list[str]:
+    parts = text.split("+")
+    return parts if all(part.startswith(("train:", "generated:")) for part in parts) else [text]
+
+
+def _joined(parts: Sequence[Queries]) -> Queries:
+    return Queries(
+        "-".join(part.name for part in parts),
+        np.concatenate([part.images for part in parts]),
+        sum((part.ids for part in parts), ()),
+        sum((part.labels for part in parts), ()),
     )
 
 

@@ -9,6 +9,7 @@ import tyro
 
 from retrac.allocator import keep_freed_memory
 from retrac.cli.attribute import Attribute
+from retrac.cli.benchmark import Benchmark
 from retrac.cli.datasets import Datasets
 from retrac.cli.explain import Explain
 from retrac.cli.generate import Generate
@@ -75,6 +76,7 @@ def _commands(given: Sequence[str]) -> Any:
         Annotated[Outliers, subcommand("outliers")],
         Annotated[Norms, subcommand("norms")],
         Annotated[tyro.conf.OmitSubcommandPrefixes[Lds], subcommand("lds")],
+        Annotated[Benchmark, subcommand("benchmark")],
         Annotated[Report, subcommand("report")],
         Annotated[Explain, subcommand("explain")],
     )

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from retrac.evaluation.bootstrap import Interval
-from retrac.evaluation.lds import Ceiling
+from retrac.evaluation.lds import Ceiling, Lds
 from retrac.influence.attribution import Attribution
 from retrac.influence.ranking import Ranked
 
@@ -45,6 +46,25 @@ def print_lds(found: Mapping[str, Interval], ceiling: Ceiling | None, subsets: i
         table.add_row("(models of another seed)", *_told(ceiling.between_seeds))
     for method, interval in sorted(found.items(), key=lambda item: -item[1].value):
         table.add_row(method, *_told(interval))
+    Console().print(table)
+
+
+def print_benchmark(metric: Lds, kinds: Mapping[str, np.ndarray]) -> None:
+    """Print methods by their score on the benchmark, best first: of all queries, and by kind."""
+    found = metric.compute()
+    by_kind = [metric.compute(rows) for rows in kinds.values()]
+    table = Table(
+        *("method", "LDS", "90 % interval", *kinds),
+        box=None,
+        header_style="bold",
+        title=f"linear datamodelling score over {len(metric.subsets)} subsets",
+    )
+    ceiling = metric.ceiling()
+    if ceiling is not None:
+        table.add_row("(perfect scores)", f"{ceiling.of_the_mean:.3f}")
+        table.add_row("(models of another seed)", *_told(ceiling.between_seeds))
+    for method, interval in sorted(found.items(), key=lambda item: -item[1].value):
+        table.add_row(method, *_told(interval), *(f"{kind[method].value:.3f}" for kind in by_kind))
     Console().print(table)
 
 

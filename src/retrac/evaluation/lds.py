@@ -6,7 +6,7 @@ subsets is the score of a query (Park et al. 2023, "TRAK: Attributing Model Beha
 definition 2.3), and its mean over queries that of a method.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -54,12 +54,19 @@ class Lds:
             )
         self._scores[method] = np.asarray(scores, float)
 
-    def compute(self) -> dict[str, Interval]:
-        """The score of each method: its mean over queries, drawn again over subsets."""
-        return {
-            method: bootstrap(partial(self._score, self.predictions(method)), len(self.subsets))
-            for method in self._scores
-        }
+    def compute(self, among: np.ndarray | None = None) -> dict[str, Interval]:
+        """The score of each method: its mean over queries, drawn again over subsets.
+
+        Args:
+            among: rows of the queries; all by default.
+        """
+        return {method: self._drawn(partial(self._score, method, among)) for method in self._scores}
+
+    def difference(self, one: str, other: str) -> Interval:
+        """By how much one method's score is above another's, drawn again over subsets."""
+        return self._drawn(
+            lambda rows: self._score(one, None, rows) - self._score(other, None, rows)
+        )
 
     def by_query(self, method: str) -> np.ndarray:
         """The score of each query, `[Q]`."""
@@ -103,10 +110,13 @@ class Lds:
             "ceiling": ceiling and asdict(ceiling),
         }
 
-    def _score(self, predictions: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        measured = -self.losses.mean(1)
-        found = spearman(np.moveaxis(predictions[rows], 1, -1), np.moveaxis(measured[rows], 1, -1))
-        return found.mean(-1)
+    def _drawn(self, statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
+        return bootstrap(statistic, len(self.subsets))
+
+    def _score(self, method: str, among: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
+        asked = slice(None) if among is None else among
+        sides = self.predictions(method)[:, asked], -self.losses.mean(1)[:, asked]
+        return spearman(*(np.moveaxis(side[rows], 1, -1) for side in sides)).mean(-1)
 
 
 def spearman(one: np.ndarray, two: np.ndarray) -> np.ndarray:

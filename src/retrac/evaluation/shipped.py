@@ -1,0 +1,165 @@
+"""The benchmark that comes with the package: a small training, and what retrained models lose.
+
+256 handwritten digits of 8x8 pixels, a network that trains in about a minute or two, 64 random
+halves with two models each, and 48 queries, half of them training images and half generated.
+docs/leaderboard.md has the commands that made it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrac.data.open import open_dataset
+from retrac.errors import RetracError
+from retrac.evaluation.baselines import pixel_scores, random_scores
+from retrac.evaluation.lds import Lds
+from retrac.evaluation.retraining import Retraining
+from retrac.files import write_whole
+from retrac.influence.queries import Queries
+from retrac.training.config import TrainConfig
+from retrac.training.loop import train
+from retrac.training.run import Run
+
+PLACE = "digits-8.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Shipped:
+    """A training, and the truth about it.
+
+    Attributes:
+        training: how the model is trained whose scores are asked for.
+        fingerprint: of its samples.
+        queries: Q images.
+        subsets: bool `[S, N]`, who is in which half.
+        losses: float64 `[S, R, Q]`, of the models trained on each half with each of R seeds.
+        facts: how the losses were measured.
+    """
+
+    training: TrainConfig
+    fingerprint: str
+    queries: Queries
+    subsets: np.ndarray
+    losses: np.ndarray
+    facts: Mapping[str, Any]
+
+    @staticmethod
+    def load() -> "Shipped":
+        """The benchmark of this package."""
+        with as_file(files("retrac.evaluation") / PLACE) as path:
+            return Shipped.read(path)
+
+    @staticmethod
+    def read(path: Path) -> "Shipped":
+        """Read what `write` wrote.
+
+        Raises:
+            RetracError: absent or damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                told = json.loads(str(file["told"]))
+                queries = Queries(
+                    "benchmark",
+                    file["images"],
+                    tuple(str(name) for name in file["ids"]),
+                    tuple(str(name) for name in file["labels"]),
+                )
+                return Shipped(
+                    TrainConfig.from_json(told["training"]),
+                    told["fingerprint"],
+                    queries,
+                    file["subsets"],
+                    file["losses"],
+                    told["facts"],
+                )
+        except (OSError, KeyError, ValueError) as error:
+            raise RetracError(f"{path} is no benchmark, or damaged ({error})") from error
+
+    @staticmethod
+    def of(retraining: Retraining) -> "Shipped":
+        """What `retrac lds prepare` has measured.
+
+        Raises:
+            RetracError: not all of it yet.
+        """
+        losses, run = retraining.losses(), retraining.run
+        if np.isnan(losses).any():
+            raise RetracError(f"{retraining.path} is not finished: let `retrac lds prepare` go on")
+        return Shipped(
+            run.config,
+            run.dataset.fingerprint,
+            retraining.queries,
+            retraining.subsets,
+            losses,
+            asdict(retraining.config),
+        )
+
+    def write(self, path: Path) -> None:
+        """Write one file, whole or not at all."""
+        told = {
+            "training": self.training.to_json(),
+            "fingerprint": self.fingerprint,
+            "facts": dict(self.facts),
+        }
+        with write_whole(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                told=json.dumps(told),
+                images=self.queries.images,
+                ids=self.queries.ids,
+                labels=self.queries.labels,
+                subsets=self.subsets,
+                losses=self.losses,
+            )
+
+    def trained(self, path: Path) -> Run:
+        """The benchmark's model: trained now, or gone on with, or opened where it is finished.
+
+        Raises:
+            RetracError: another run is there, or the dataset has changed.
+        """
+        dataset = open_dataset(self.training.data)
+        if dataset.fingerprint != self.fingerprint:
+            raise RetracError(
+                f"the benchmark's images ({self.training.data.dataset}) are not those that it was "
+                "made with: another version of the library that they come from"
+            )
+        return train(self.training, path, dataset=dataset)
+
+    def with_baselines(self, run: Run) -> Lds:
+        """The metric, with what a method has to beat."""
+        metric, asked = Lds(self.subsets, self.losses), self.queries
+        metric.update("random", random_scores(len(asked), len(run.dataset)))
+        metric.update("pixels", pixel_scores(asked.images, run.dataset.images))
+        return metric
+
+    @property
+    def kinds(self) -> dict[str, np.ndarray]:
+        """Rows of the queries by kind: training images, and generated ones."""
+        made = np.array([name.startswith("generated/") for name in self.queries.ids])
+        return {"training images": np.flatnonzero(~made), "generated": np.flatnonzero(made)}
+
+
+def read_scores(path: Path, shipped: Shipped) -> np.ndarray:
+    """Read another method's scores for the benchmark's queries.
+
+    Raises:
+        RetracError: no file of `[Q, N]` finite numbers.
+    """
+    asked = len(shipped.queries), shipped.subsets.shape[1]
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise RetracError(f"{path} cannot be read as an .npy file of numbers ({error})") from error
+    if not isinstance(values, np.ndarray) or values.shape != asked:
+        found = getattr(values, "shape", "no array")
+        raise RetracError(f"{path} holds {found}, not {asked}: queries by training samples")
+    if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+        raise RetracError(f"{path} holds something other than finite numbers")
+    return values

@@ -17,8 +17,8 @@ class Attribute:
     run: tyro.conf.Positional[Path]
     """The run folder."""
     queries: str
-    """generated:8, train:16 (so many, evenly spread), train:3,17 (these), train:8+generated:8, or a
-    path of images."""
+    """generated:8, train:16 (so many, evenly spread), train:3,17 (these), each:2 (of every label),
+    train:8+generated:8, or a path of images."""
     query_seed: int = 0
     """Seed of generated queries."""
     output: Path | None = None

@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 
 from retrac.errors import RetracError
-from retrac.influence.config import ComputeConfig, PlanConfig
+from retrac.influence.config import AttributeConfig, ComputeConfig, PlanConfig
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Benchmark:
         from retrac.cli.tables import print_benchmark
         from retrac.evaluation.shipped import Shipped, read_scores
         from retrac.files import write_json
-        from retrac.influence.attribute import attribute
+        from retrac.influence.attribute import attribution_of
 
         shipped = Shipped.load()
         given = {path.stem: read_scores(path, shipped) for path in self.scores}
@@ -49,16 +49,10 @@ class Benchmark:
         run = shipped.trained(self.run)
         metric = shipped.with_baselines(run)
         if self.method:
-            found = attribute(
-                run,
-                shipped.queries,
-                self.method,
-                replay=self.replay,
-                checkpoints=self.checkpoints,
-                parameters=self.parameters,
-                plan=self.plan,
-                compute=self.compute,
+            way = AttributeConfig(
+                self.method, self.checkpoints, self.replay, self.parameters, self.plan, self.compute
             )
+            found = attribution_of(run, shipped.queries, way)
             for method in found.methods:
                 metric.update(method, found.scores_of(method).values)
         for name, values in given.items():

@@ -22,8 +22,8 @@ class Prepare:
     run: tyro.conf.Positional[Path]
     """The run folder, whose training is repeated."""
     queries: str
-    """generated:8, train:16 (so many, evenly spread), train:3,17 (these), train:8+generated:8, or a
-    path of images."""
+    """generated:8, train:16 (so many, evenly spread), train:3,17 (these), each:2 (of every label),
+    train:8+generated:8, or a path of images."""
     query_seed: int = 0
     """Seed of generated queries."""
     part: str = "1/1"

@@ -11,6 +11,7 @@ from retrac.allocator import keep_freed_memory
 from retrac.cli.attribute import Attribute
 from retrac.cli.benchmark import Benchmark
 from retrac.cli.datasets import Datasets
+from retrac.cli.evaluate import Evaluate
 from retrac.cli.explain import Explain
 from retrac.cli.generate import Generate
 from retrac.cli.index import Index
@@ -73,6 +74,7 @@ def _commands(given: Sequence[str]) -> Any:
         Annotated[Generate, subcommand("generate")],
         Annotated[Index, subcommand("index")],
         Annotated[Attribute, subcommand("attribute")],
+        Annotated[Evaluate, subcommand("evaluate")],
         Annotated[Outliers, subcommand("outliers")],
         Annotated[Norms, subcommand("norms")],
         Annotated[tyro.conf.OmitSubcommandPrefixes[Lds], subcommand("lds")],

@@ -23,9 +23,11 @@ class Report:
         """Write it and say where it is."""
         from retrac.influence.attribute import SHOWN
         from retrac.influence.attribution import Attribution
+        from retrac.report.evaluation import read_sections
         from retrac.report.page import write_report
 
         if not 1 <= self.k <= SHOWN:
             raise RetracError(f"--k must be from 1 to {SHOWN}, not {self.k}")
         path = self.output or self.attribution / "report.html"
-        print(write_report(Attribution.open(self.attribution), path, self.k))
+        result, sections = Attribution.open(self.attribution), read_sections(self.attribution)
+        print(write_report(result, path, self.k, sections))

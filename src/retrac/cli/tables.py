@@ -8,11 +8,15 @@ from rich.table import Table
 
 from retrac.evaluation.bootstrap import Interval
 from retrac.evaluation.lds import Ceiling, Lds
+from retrac.evaluation.section import Section
 from retrac.influence.attribution import Attribution
 from retrac.influence.ranking import Ranked
+from retrac.report.evaluation import brief, oriented
 
 QUERIES = 8
 """Queries that are printed; the report has them all."""
+WIDTH = 110
+"""Of metrics' tables, where the terminal does not tell."""
 
 
 def print_proponents(result: Attribution, queries: Sequence[str], k: int = 5) -> None:
@@ -66,6 +70,20 @@ def print_benchmark(metric: Lds, kinds: Mapping[str, np.ndarray]) -> None:
     for method, interval in sorted(found.items(), key=lambda item: -item[1].value):
         table.add_row(method, *_told(interval), *(f"{kind[method].value:.3f}" for kind in by_kind))
     Console().print(table)
+
+
+def print_section(section: Section) -> None:
+    """Print what a metric found, or why it makes no sense."""
+    if not section.rows:
+        Console().print(f"[bold]{section.name}[/bold]: {section.note}", highlight=False)
+        return
+    heads, lines = oriented(section)
+    table = Table(
+        "", *heads, box=None, header_style="bold", title_justify="left", title=section.name
+    )
+    for name, values in lines:
+        table.add_row(name, *map(brief, values))
+    Console(width=max(WIDTH, Console().width)).print(table, section.note)
 
 
 def _told(interval: Interval) -> tuple[str, str]:

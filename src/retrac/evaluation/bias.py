@@ -72,6 +72,12 @@ def usual_norms(timesteps: np.ndarray, norms: np.ndarray, parts: int = 20) -> np
     return usual
 
 
+def loudest_timestep(timesteps: np.ndarray, norms: np.ndarray, parts: int = 20) -> int:
+    """The middle of the timesteps at which the usual norm is largest."""
+    usual = usual_norms(timesteps, norms, parts)
+    return int(np.median(timesteps[usual == usual.max()]))
+
+
 def _correlation(one: np.ndarray, two: np.ndarray) -> Interval:
     def over(draws: np.ndarray) -> np.ndarray:
         return np.array([spearmanr(one[rows], two[rows]).statistic for rows in draws])

@@ -31,3 +31,21 @@ class RetrainingConfig:
             raise RetracError(f"--fraction must be between 0 and 1, not {self.fraction}")
         if self.subset_seed < 0:
             raise RetracError(f"--subset-seed must be at least 0, not {self.subset_seed}")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is asked of scores."""
+
+    k: int = 10
+    """Length of a list."""
+    moved: int = 64
+    """Samples that are moved to the timestep with the largest gradient norms; 0 for none."""
+    moved_queries: int = 8
+    """Queries for which these are scored again."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("k", 1), ("moved", 0), ("moved_queries", 1)):
+            if getattr(self, name) < least:
+                told = name.replace("_", "-")
+                raise RetracError(f"--{told} must be at least {least}, not {getattr(self, name)}")

@@ -1,5 +1,7 @@
 """What a model loses on images, over many fixed draws."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,13 @@ ROWS = 512
 
 
 @torch.no_grad()
-def mean_losses(model: nn.Module, objective: Objective, plan: Plan, images: Tensor) -> np.ndarray:
+def mean_losses(
+    model: nn.Module,
+    objective: Objective,
+    plan: Plan,
+    images: Tensor,
+    advance: Callable[[int], None] = lambda _: None,
+) -> np.ndarray:
     """The loss of each image, a mean over the plan's draws.
 
     The draws are a function of the plan and the image, so that models are compared at the same
@@ -23,19 +31,27 @@ def mean_losses(model: nn.Module, objective: Objective, plan: Plan, images: Tens
         objective: the run's loss.
         plan: timesteps and noises.
         images: `[Q, C, H, W]` in [-1, 1], on the CPU.
+        advance: told how many images are done.
 
     Returns:
         float64 `[Q]`.
     """
     device = next(model.parameters()).device
     moments = plan.timesteps.repeat_interleave(plan.noises)
+    draws = len(moments)
     found = []
-    for image in images:
-        noise = plan.draw(image).flatten(0, 1)
-        total = 0.0
-        for t, e in zip(moments.split(ROWS), noise.split(ROWS), strict=True):
-            same = fast_memory_format(image.expand(len(e), *image.shape).to(device))
-            some = fast_memory_format(e.to(device))
-            total += float(objective.losses(model, same, t.to(device), some).double().sum())
-        found.append(total / len(noise))
-    return np.array(found)
+    for some in images.split(max(1, ROWS // draws)):
+        noise = torch.cat([plan.draw(image).flatten(0, 1) for image in some])
+        same, at = some.repeat_interleave(draws, 0), moments.repeat(len(some))
+        losses = [
+            objective.losses(
+                model,
+                fast_memory_format(x.to(device)),
+                t.to(device),
+                fast_memory_format(e.to(device)),
+            ).cpu()
+            for x, t, e in zip(*(each.split(ROWS) for each in (same, at, noise)), strict=True)
+        ]
+        found.append(torch.cat(losses).double().view(len(some), draws).mean(1))
+        advance(len(some))
+    return torch.cat(found).numpy()

@@ -55,7 +55,7 @@ class Tracing:
         self._keep("average precision", float(found))
 
     def compute(self) -> dict[str, Interval]:
-        """Means over queries, with intervals over queries; of the rank of itself the median.
+        """Means over queries, with intervals over queries.
 
         Raises:
             RetracError: no query was of a group, or of the training set.

@@ -73,12 +73,22 @@ def attribute(
         recorded,
         exact_top,
     )
-    way = Way.of(run, config)
-    scorer = way.scorer
     if isinstance(queries, str):
         queries = open_queries(run, queries, query_seed)
+    return attribution_of(run, queries, config, Path(output) if output is not None else None)
+
+
+def attribution_of(
+    run: Run, queries: Queries, config: AttributeConfig, path: Path | None = None
+) -> Attribution:
+    """As `attribute`, with all settings in one object.
+
+    Raises:
+        RetracError: as `attribute`.
+    """
+    way = Way.of(run, config)
+    scorer = way.scorer
     settings = way.settings_for(queries)
-    path = Path(output) if output is not None else None
     if path is not None and path.exists():
         earlier = Attribution(*open_result(path, KIND))
         refuse_other(path, earlier.config, settings)
@@ -89,7 +99,7 @@ def attribute(
     if way.index is None:
         scored, exact = exact_scores(scorer, queries, every, parts), every
     else:
-        scored, exact = _by_index(scorer, queries, way.index, exact_top, parts)
+        scored, exact = _by_index(scorer, queries, way.index, config.exact_top, parts)
     result = Attribution(_dataset(scorer, queries, scored, exact), {**settings, "run": run.facts})
     if path is not None:
         result.save(path)

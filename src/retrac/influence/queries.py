@@ -39,6 +39,15 @@ class Queries:
     def __len__(self) -> int:
         return len(self.images)
 
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Queries":
+        """Some of them."""
+        return Queries(
+            self.name,
+            self.images[rows],
+            tuple(self.ids[row] for row in rows),
+            tuple(self.labels[row] for row in rows),
+        )
+
     def tensors(self) -> Tensor:
         """Float32 `[Q, C, H, W]` in [-1, 1]."""
         return torch.from_numpy(self.images).float() / 127.5 - 1
@@ -51,8 +60,8 @@ def open_queries(run: Run, text: str, seed: int = 0) -> Queries:
         run: the run that they are put to.
         text: `generated:8` (images that the run's last checkpoint makes), `train:16` (16 samples
             evenly spread over the training set), `train:3,17` (these samples; `train:3,` for a
-            single one), several of these (`train:8+generated:8`), or the path of an image or of a
-            folder of images.
+            single one), `each:2` (two of every label, evenly spread among those that have it),
+            several of these (`train:8+generated:8`), or the path of an image or of a folder.
         seed: of generated queries.
 
     Raises:
@@ -70,10 +79,13 @@ def open_queries(run: Run, text: str, seed: int = 0) -> Queries:
     if match := re.fullmatch(r"train:((?:\d+,)+\d*)", text):
         indices = [int(index) for index in match[1].split(",") if index]
         return training_samples(run, "train-" + "-".join(map(str, indices[:8])), indices)
+    if match := re.fullmatch(r"each:(\d+)", text):
+        count = _count(match[1], text)
+        return training_samples(run, f"each-{count}", _of_each_label(run, count, text))
     if not Path(text).exists():
         raise RetracError(
-            f"queries {text!r}: neither generated:N, train:N, train:I,J, nor a file or folder "
-            "that exists"
+            f"queries {text!r}: neither generated:N, train:N, train:I,J, each:N, nor a file or "
+            "folder that exists"
         )
     path = Path(text)
     ids, images = read_images(path, run.shape)
@@ -140,7 +152,22 @@ def training_samples(run: Run, name: str, indices: Sequence[int]) -> Queries:
 
 def _parts(text: str) -> list[str]:
     parts = text.split("+")
-    return parts if all(part.startswith(("train:", "generated:")) for part in parts) else [text]
+    return (
+        parts
+        if all(part.startswith(("train:", "generated:", "each:")) for part in parts)
+        else [text]
+    )
+
+
+def _of_each_label(run: Run, count: int, text: str) -> list[int]:
+    labels = np.array(run.dataset.labels or ())
+    if not len(labels):
+        raise RetracError(f"queries {text!r}: the training set has no labels")
+    found = []
+    for label in np.unique(labels):
+        having = np.flatnonzero(labels == label)
+        found += [int(having[place]) for place in evenly_spread(len(having), count)]
+    return sorted(found)
 
 
 def _joined(parts: Sequence[Queries]) -> Queries:

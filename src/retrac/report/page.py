@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from PIL import Image
 
 from retrac.data.images import Pixels, to_pil
 from retrac.errors import RetracError
+from retrac.evaluation.section import Section
 from retrac.files import write_whole
 from retrac.influence.attribution import Attribution
-from retrac.report import content, figures, wording
+from retrac.report import content, evaluation, figures, wording
 from retrac.report.canvas import svg_uri
 
 FILTERS = ("signed", "power", "timesteps", "tally", "percent", "method_name")
@@ -23,8 +25,12 @@ THUMBNAIL = 256
 """Larger images are scaled down to this size, to keep the page light."""
 
 
-def write_report(attribution: Attribution, path: str | Path, k: int = 8) -> Path:
+def write_report(
+    attribution: Attribution, path: str | Path, k: int = 8, sections: Sequence[Section] = ()
+) -> Path:
     """Write the page: per query its top k proponents and opponents under each method.
+
+    Below them stands what metrics found, if they are given (`retrac evaluate`).
 
     Raises:
         RetracError: k below 1, `path` is a folder, no space left, or no permission.
@@ -34,14 +40,14 @@ def write_report(attribution: Attribution, path: str | Path, k: int = 8) -> Path
         raise RetracError(f"cannot report the top {k} samples: k must be at least 1")
     if path.is_dir():
         raise RetracError(f"{path} is a folder: give the file to write, as {path / 'report.html'}")
-    html = render(attribution, k)
+    html = render(attribution, k, sections)
     with write_whole(path) as temporary:
         # File names may hold bytes that are not text; a page with a "?" is better than none.
         temporary.write_bytes(html.encode("utf-8", errors="replace"))
     return path
 
 
-def render(attribution: Attribution, k: int) -> str:
+def render(attribution: Attribution, k: int, sections: Sequence[Section] = ()) -> str:
     """Return the page as HTML."""
     asked = content.queries(attribution, k)
     summed = content.summaries(attribution, asked, k)
@@ -67,6 +73,7 @@ def render(attribution: Attribution, k: int) -> str:
             "uri": svg_uri(figures.norms_by_timestep(attribution)),
             "alt": f"Gradient norm against timestep. {figures.norm_finding(attribution)}.",
         },
+        parts=evaluation.parts(sections),
         run=wording.facts(run),
         settings=wording.facts(config),
     )

@@ -1,0 +1,147 @@
+"""The leaderboard of docs/leaderboard.md: every method on the benchmark that is shipped.
+
+    python -m benchmarks.leaderboard
+
+writes benchmarks/results/leaderboard.json and leaderboard.png, and prints the table.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+
+from retrac.evaluation.baselines import loss_scores, pixel_products
+from retrac.evaluation.bootstrap import Interval
+from retrac.evaluation.evaluate import training_losses
+from retrac.evaluation.lds import Lds
+from retrac.evaluation.shipped import Shipped
+from retrac.files import write_json
+from retrac.influence.attribute import attribution_of
+from retrac.influence.attribution import Attribution
+from retrac.influence.config import AttributeConfig
+from retrac.report.canvas import INK, MARK, head, save_png
+
+RESULTS = Path(__file__).parent / "results"
+NAMES = {"tracin": "TracIn", "retrac": "ReTrac"}
+OURS, BASELINE = "#3f8fa8", "#8a8f96"
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: Path = Path("runs/benchmark")
+    """Of the benchmark's model; trained where it is not there."""
+
+    def __call__(self) -> None:
+        shipped = Shipped.load()
+        run = shipped.trained(self.run)
+        metric = shipped.with_baselines(run)
+        metric.update(
+            "products of pixels", pixel_products(shipped.queries.images, run.dataset.images)
+        )
+        metric.update("training loss", loss_scores(training_losses(run), len(shipped.queries)))
+        for replay in ("last", "all"):
+            path = run.path / "attributions" / replay
+            found = attribution_of(run, shipped.queries, AttributeConfig(replay=replay), path)
+            _take(metric, found, replay)
+        table = [
+            {
+                "method": method,
+                "all": asdict(interval),
+                **{
+                    kind: asdict(metric.compute(rows)[method])
+                    for kind, rows in shipped.kinds.items()
+                },
+            }
+            for method, interval in sorted(metric.compute().items(), key=lambda i: -i[1].value)
+        ]
+        ceiling = metric.ceiling()
+        assert ceiling is not None
+        pairs = [
+            ("ReTrac, all events", "TracIn, all events"),
+            ("ReTrac, 1 event a checkpoint", "TracIn, 1 event a checkpoint"),
+            ("ReTrac, all events", "ReTrac, 1 event a checkpoint"),
+            ("TracIn, all events", "TracIn, 1 event a checkpoint"),
+            ("ReTrac, all events", "ReTrac, 1 event, epoch 300"),
+            ("TracIn, all events", "TracIn, 1 event, epoch 300"),
+        ]
+        write_json(
+            RESULTS / "leaderboard.json",
+            {
+                "subsets": len(metric.subsets),
+                "seeds": metric.losses.shape[1],
+                "table": table,
+                "ceiling": asdict(ceiling),
+                "differences": {
+                    f"{one} - {other}": asdict(metric.difference(one, other))
+                    for one, other in pairs
+                },
+            },
+        )
+        shown = [row for row in table if "epoch" not in row["method"] or "300" in row["method"]]
+        save_png(_figure(shown, ceiling.of_the_mean), RESULTS / "leaderboard.png")
+        print(_markdown(shown, shipped))
+
+
+def _take(metric: Lds, found: Attribution, replay: str) -> None:
+    for method in found.methods:
+        scores = found.scores_of(method).values
+        told = "all events" if replay == "all" else "1 event a checkpoint"
+        metric.update(f"{NAMES[method]}, {told}", scores)
+        if replay == "last":
+            single = found.contributions.sel({"method": method})
+            for epoch, values in zip(single["checkpoint"].values, single.values, strict=True):
+                metric.update(f"{NAMES[method]}, 1 event, epoch {epoch}", values)
+
+
+def _markdown(table: list[dict[str, Any]], shipped: Shipped) -> str:
+    lines = [f"| | LDS (90 % interval) | {' | '.join(shipped.kinds)} |", "|---|---|---|---|"]
+    for row in table:
+        kinds = " | ".join(f"{row[kind]['value']:.2f}" for kind in shipped.kinds)
+        lines.append(f"| {row['method']} | {_told(row['all'])} | {kinds} |")
+    return "\n".join(lines)
+
+
+def _told(content: dict[str, float]) -> str:
+    found = Interval(**content)
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def _figure(table: list[dict[str, Any]], perfect: float) -> Figure:
+    figure = Figure(figsize=(7.5, 0.34 * len(table) + 1.5), layout="constrained")
+    axes = figure.add_subplot()
+    for height, row in enumerate(table):
+        found = Interval(**row["all"])
+        colour = OURS if row["method"].startswith(tuple(NAMES.values())) else BASELINE
+        axes.plot([found.low, found.high], [height] * 2, color=colour, linewidth=2.5)
+        axes.plot(found.value, height, "o", color=colour)
+        axes.annotate(
+            f"{found.value:.2f}", (found.high, height), (6, -3), textcoords="offset points",
+            fontsize=8, color=INK,
+        )  # fmt: skip
+    axes.axvline(perfect, color=MARK, linewidth=1.5, linestyle="--")
+    axes.annotate(
+        f"perfect scores: {perfect:.2f}", (perfect, -0.45), (-4, 0), textcoords="offset points",
+        ha="right", fontsize=8, color=MARK,
+    )  # fmt: skip
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_yticks(range(len(table)), [row["method"] for row in table])
+    axes.set_ylim(len(table) - 0.5, -0.8)
+    axes.set_xlim(right=np.ceil(10 * perfect) / 10 + 0.02)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color=BASELINE, alpha=0.3, linewidth=0.6)
+    axes.set_xlabel("linear datamodelling score", color=INK)
+    head(
+        figure,
+        "How well do scores foretell what retrained models lose? 64 halves of 256 digits, 48 "
+        "queries; lines are 90 % intervals over the halves",
+    )
+    return figure
+
+
+if __name__ == "__main__":
+    tyro.cli(Settings)()

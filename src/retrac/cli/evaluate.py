@@ -1,0 +1,73 @@
+"""`retrac evaluate`."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import tyro
+
+from retrac.cli.estimate import announced
+from retrac.evaluation.config import EvaluationConfig
+from retrac.influence.config import AttributeConfig
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Are the scores right? Tracing, targeting, bias, outliers and LDS, beside baselines.
+
+    Scores are computed as by `retrac attribute`, or opened where they are. What makes no sense for
+    a run is said in one line.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    queries: str = "train:24"
+    """generated:8, train:16 (so many, evenly spread), train:3,17 (these), each:2 (of every label),
+    train:8+generated:8, or a path of images."""
+    query_seed: int = 0
+    """Seed of generated queries."""
+    output: Path | None = None
+    """Folder of the scores, where the numbers and figures will stand too. Default: as of `retrac
+    attribute`."""
+    losses: Path | None = None
+    """Folder that `retrac lds prepare` wrote, for the LDS. Default: RUN/lds."""
+    config: tyro.conf.OmitArgPrefixes[AttributeConfig] = field(default_factory=AttributeConfig)
+    evaluation: tyro.conf.OmitArgPrefixes[EvaluationConfig] = field(
+        default_factory=EvaluationConfig
+    )
+    dry_run: bool = False
+    """Tell the time, memory and disk that scoring needs, and stop."""
+
+    def __call__(self) -> None:
+        """Score, evaluate, print tables, and write them down."""
+        from retrac.cli.tables import print_section
+        from retrac.evaluation.evaluate import Evaluation
+        from retrac.influence.attribute import attribution_of, default_name
+        from retrac.influence.estimate import estimate_attribution
+        from retrac.influence.queries import open_queries, stand_in, to_generate
+        from retrac.report.evaluation import write_sections
+        from retrac.report.page import write_report
+        from retrac.training.run import Run
+
+        run, config = Run.open(self.run), self.config
+        like = stand_in(run, self.queries, self.query_seed)
+        path = self.output or run.path / "attributions" / default_name(like.name, config)
+        generated = to_generate(self.queries)
+        measure = partial(estimate_attribution, run, like, config, path, generated)
+        if not announced(measure, path, self.dry_run):
+            return
+        queries = open_queries(run, self.queries, self.query_seed)
+        result = attribution_of(run, queries, config, path)
+        sections = Evaluation(
+            run,
+            queries,
+            config,
+            result,
+            self.evaluation,
+            self.losses or run.path / "lds",
+            path / "outliers",
+        ).sections()
+        for section in sections:
+            print_section(section)
+        print(f"numbers: {write_sections(sections, path)}")
+        print(f"report: {write_report(result, path / 'report.html', sections=sections)}")

@@ -1,0 +1,223 @@
+"""All metrics on one attribution, with baselines beside the methods."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from retrac.data.planting import planted
+from retrac.diffusion.device import choose_device
+from retrac.errors import RetracError
+from retrac.evaluation.answers import answers
+from retrac.evaluation.baselines import loss_scores, pixel_scores, random_scores
+from retrac.evaluation.bias import Bias, usual_norms
+from retrac.evaluation.bootstrap import Interval
+from retrac.evaluation.config import EvaluationConfig
+from retrac.evaluation.losses import mean_losses
+from retrac.evaluation.moving import Moving, loudest_moments, moved_scores
+from retrac.evaluation.outliers import Outliers
+from retrac.evaluation.retraining import Retraining, lds_of
+from retrac.evaluation.section import Rows, Section
+from retrac.evaluation.targeting import Targeting
+from retrac.evaluation.tracing import Tracing
+from retrac.influence.attribution import Attribution
+from retrac.influence.config import AttributeConfig, PlanConfig
+from retrac.influence.plan import Plan
+from retrac.influence.queries import Queries
+from retrac.influence.ranking import evenly_spread
+from retrac.influence.self_influence import self_influence
+from retrac.progress import progress
+from retrac.training.run import Run
+
+CHUNK = 512
+"""Images that are read at a time."""
+LENGTHS = (10, 50, 100)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """One attribution under all metrics.
+
+    Args:
+        run: the training run.
+        queries: that were put to it.
+        way: how they were scored.
+        result: the scores.
+        config: what is asked of them.
+        losses: folder that `retrac lds prepare` wrote, if there is one.
+        outliers: folder for the self-influence of all samples, if outliers were planted.
+    """
+
+    run: Run
+    queries: Queries
+    way: AttributeConfig
+    result: Attribution
+    config: EvaluationConfig
+    losses: Path
+    outliers: Path
+
+    def sections(self) -> list[Section]:
+        """What each metric found, or why it makes no sense here."""
+        losses = training_losses(self.run)
+        run, asked, k = self.run, self.queries, self.config.k
+        contenders = {
+            **{name: self.result.scores_of(name).values for name in self.result.methods},
+            "random": random_scores(len(asked), len(run.dataset)),
+            "pixels": pixel_scores(asked.images, run.dataset.images),
+            "training loss": loss_scores(losses, len(asked)),
+        }
+        return [
+            Section.of(
+                "Tracing",
+                "Does a query find its own group, the samples with its label? Ranked are all "
+                "samples but the query itself; by chance, ROC AUC is 0.5.",
+                lambda: self._tracing(contenders, k),
+            ),
+            Section.of(
+                "Targeting",
+                "Are answers about the query, or the same whatever is asked? Random lists are "
+                "nearly all distinct too: read it beside the share that has the query's label.",
+                lambda: self._targeting(contenders),
+            ),
+            Section.of(
+                "Bias of norms",
+                "Do scores follow the size of gradients instead of content? By chance a tenth of "
+                "a list was trained at the tenth of timesteps with the largest norms.",
+                lambda: self._bias(contenders, k),
+            ),
+            Section.of(
+                "Intervention",
+                "Samples are scored again as if they had been trained at the timestep with the "
+                "largest gradients. Their content is the same: do they become influential?",
+                lambda: self._intervention(k),
+            ),
+            Section.of(
+                "Outliers",
+                "Are planted outliers among the samples with the largest self-influence?",
+                lambda: self._outliers(losses),
+            ),
+            Section.of(
+                "Linear datamodelling score",
+                "Do sums of scores over random parts of the training set foretell what models lose "
+                "that were trained on them?",
+                lambda: self._lds(contenders),
+            ),
+        ]
+
+    def _tracing(self, contenders: Mapping[str, np.ndarray], k: int) -> Rows:
+        found = {}
+        for name, scores in contenders.items():
+            metric = Tracing(self.run.dataset.labels or ("",) * len(self.run.dataset), k)
+            for answer in answers(scores, self.queries, self.run.dataset.ids):
+                metric.update(answer)
+            found[name] = metric.compute()
+        return found
+
+    def _targeting(self, contenders: Mapping[str, np.ndarray]) -> Rows:
+        found, size = {}, len(self.run.dataset)
+        lengths = [length for length in LENGTHS if 2 * length <= size] or [max(1, size // 2)]
+        for name, scores in contenders.items():
+            metric = Targeting(self.run.dataset.labels, lengths)
+            for answer in answers(scores, self.queries, self.run.dataset.ids):
+                metric.update(answer)
+            found[name] = metric.compute()
+        return found
+
+    def _bias(self, contenders: Mapping[str, np.ndarray], k: int) -> Rows:
+        timesteps, norms = self._visits()
+        usual = np.full(norms.shape, np.nan)
+        for epoch, (t, norm) in enumerate(zip(timesteps, norms, strict=True)):
+            usual[epoch][t >= 0] = usual_norms(t[t >= 0], norm[t >= 0])
+        norm, expected = (np.nanmean(each, axis=(0, 2)) for each in (norms, usual))
+        found = {}
+        for name, scores in contenders.items():
+            metric = Bias(norm, expected, k)
+            for answer in answers(scores, self.queries, self.run.dataset.ids):
+                metric.update(answer)
+            found[name] = metric.compute()
+        return found
+
+    def _intervention(self, k: int) -> Rows:
+        if not self.config.moved:
+            raise RetracError("not asked for: --moved is 0")
+        if self.result.config.get("index"):
+            raise RetracError(
+                "an index has no samples to be moved: evaluate exact scores, without --index and "
+                "--recorded"
+            )
+        timesteps, norms = self._visits()
+        epochs = self.result.dataset["checkpoint"].values
+        samples = np.array(evenly_spread(len(self.run.dataset), self.config.moved))
+        some = np.array(evenly_spread(len(self.queries), self.config.moved_queries))
+        asked = self.queries.take(some)
+        moments = loudest_moments(timesteps, norms, epochs)
+        moved = moved_scores(self.run, self.way, asked, samples, moments)
+        found = {}
+        for name, values in zip(self.result.methods, moved, strict=True):
+            metric = Moving(samples, k)
+            for before, after in zip(self.result.scores_of(name).values[some], values, strict=True):
+                metric.update(before, after)
+            found[name] = metric.compute()
+        return found
+
+    def _outliers(self, losses: np.ndarray) -> Rows:
+        metric = Outliers(planted(self.run.dataset.ids))
+        found = self_influence(
+            self.run,
+            checkpoints=self.way.checkpoints,
+            replay=self.way.replay,
+            parameters=self.way.parameters,
+            plan=PlanConfig(plan="fast"),
+            compute=self.way.compute,
+            output=self.outliers,
+        )
+        total = found.dataset["score"].sum("checkpoint", skipna=False)
+        for method in total["method"].values:
+            metric.update(str(method), total.sel({"method": method}).values)
+        metric.update("random", random_scores(1, len(losses))[0])
+        metric.update("training loss", losses)
+        return metric.compute()
+
+    def _lds(self, contenders: Mapping[str, np.ndarray]) -> Rows:
+        retraining = Retraining.open(self.run, self.losses)
+        retraining.refuse_other_queries(
+            Path("this attribution"), {"queries": self.result.config["queries"]}
+        )
+        metric = lds_of(retraining)
+        for name, scores in contenders.items():
+            metric.update(name, scores)
+        found = {name: {"LDS": interval} for name, interval in metric.compute().items()}
+        ceiling = metric.ceiling()
+        if ceiling is not None:
+            found["models of another seed"] = {"LDS": ceiling.between_seeds}
+            nothing = float("nan")
+            found["perfect scores"] = {"LDS": Interval(ceiling.of_the_mean, nothing, nothing)}
+        return found
+
+    def _visits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Timesteps and gradient norms of the replayed visits, `[K, N, V]` each."""
+        data = self.result.dataset
+        timesteps, norms = data["train_timestep"].values, data["train_norm"].values.astype(float)
+        if not np.isfinite(norms[timesteps >= 0]).all():
+            raise RetracError("the norms of the samples' gradients are not known")
+        return timesteps, norms
+
+
+def training_losses(run: Run) -> np.ndarray:
+    """What the last checkpoint loses on each training sample, `[N]`, over a few fixed draws."""
+    network = run.checkpoints[-1].load(run.shape).to(choose_device())
+    plan = Plan.of(PlanConfig(plan="fast"), run.config.objective.timesteps)
+    size = len(run.dataset)
+    with progress("training losses", size, "samples") as advance:
+        return np.concatenate(
+            [
+                mean_losses(network, run.objective, plan, run.dataset.tensors(some), advance)
+                for some in _chunks(size)
+            ]
+        )
+
+
+def _chunks(size: int) -> Iterator[list[int]]:
+    for start in range(0, size, CHUNK):
+        yield list(range(start, min(start + CHUNK, size)))

@@ -1,0 +1,133 @@
+"""`retrac evaluate` and `retrac benchmark`: from a run to tables."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrac.evaluation.config import RetrainingConfig
+from retrac.evaluation.retraining import Retraining
+from retrac.evaluation.shipped import Shipped
+from retrac.influence.queries import open_queries
+from retrac.training.run import Run
+
+from .conftest import Command
+
+Refusal = Callable[..., str]
+SMALL = ("--plan-timesteps", 2, "--plan-noises", 2)
+ASK = ("--queries", "each:1+generated:1", *SMALL, "--moved", 4, "--moved-queries", 2)
+
+
+def test_every_metric_speaks_or_says_why_not(own_run: Path, retrac: Command) -> None:
+    told = retrac("evaluate", own_run, *ASK)
+    assert told.code == 0, told.err
+    folder = own_run / "attributions" / "each-1-generated-1-seed-0"
+    sections = {
+        section["name"]: section
+        for section in json.loads((folder / "evaluation.json").read_text())["sections"]
+    }
+    assert list(sections) == [
+        *("Tracing", "Targeting", "Bias of norms", "Intervention", "Outliers"),
+        "Linear datamodelling score",
+    ]
+    for name in ("Tracing", "Targeting", "Bias of norms"):
+        assert list(sections[name]["rows"]) == [
+            *("tracin", "retrac", "random", "pixels", "training loss"),
+        ]
+        assert (folder / f"{name.lower().replace(' ', '-')}.png").is_file()
+    assert "no planted outliers" in sections["Outliers"]["note"]
+    assert "retrac lds prepare" in sections["Linear datamodelling score"]["note"]
+    assert "no planted outliers" in told.out
+    nearest = sections["Tracing"]["rows"]["pixels"]["rank of itself"]
+    assert nearest["value"] == 1  # nothing is nearer to a training image than itself
+    page = (folder / "report.html").read_text()
+    assert "How far to believe it" in page and "Bias of norms" in page
+    assert retrac("report", folder).code == 0
+    assert "How far to believe it" in (folder / "report.html").read_text()
+
+
+def test_a_second_call_opens_the_scores_and_finds_the_same(own_run: Path, retrac: Command) -> None:
+    folder = own_run / "attributions" / "each-1-generated-1-seed-0"
+    retrac("evaluate", own_run, *ASK)
+    first = (folder / "evaluation.json").read_text()
+    told = retrac("evaluate", own_run, *ASK)
+    assert told.code == 0 and (folder / "evaluation.json").read_text() == first
+
+
+def test_retrained_models_of_the_same_queries_count(own_run: Path, retrac: Command) -> None:
+    options = ("--subsets", 8, "--seeds", 2, "--loss-timesteps", 2, "--loss-noises", 2)
+    assert retrac("lds", "prepare", own_run, "--queries", "train:2", *options).code == 0
+    told = retrac("evaluate", own_run, "--queries", "train:2", *SMALL, "--moved", 0)
+    assert "perfect scores" in told.out and "--moved is 0" in told.out
+    told = retrac("evaluate", own_run, "--queries", "train:3", *SMALL, "--moved", 0)
+    assert "was scored for other queries" in told.out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--k", 0), "--k must be at least 1"),
+        (("--moved", -1), "--moved must be at least 0"),
+        (("--queries", "each:0"), "at least one"),
+        (("--queries", "every:2"), "neither generated:N"),
+    ],
+)
+def test_nonsense_is_refused(
+    options: tuple[object, ...], told: str, tiny_run: Run, refusal: Refusal
+) -> None:
+    assert told in refusal("evaluate", tiny_run.path, *options)
+
+
+def small_benchmark(run: Run, path: Path) -> Shipped:
+    config = RetrainingConfig(8, 2, loss_timesteps=2, loss_noises=2)
+    retraining = Retraining.planned(run, open_queries(run, "train:2+generated:2"), config, path)
+    retraining.begin()
+    stream = np.random.default_rng(0)
+    for model in retraining.models:
+        losses = path / "losses" / f"{model.name}.json"
+        losses.parent.mkdir(exist_ok=True)
+        losses.write_text(json.dumps({"losses": stream.random(4).tolist()}))
+    return Shipped.of(retraining)
+
+
+def test_a_method_is_put_to_the_benchmark(
+    tiny_run: Run,
+    tmp_path: Path,
+    retrac: Command,
+    refusal: Refusal,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shipped = small_benchmark(tiny_run, tmp_path / "lds")
+    monkeypatch.setattr(Shipped, "load", staticmethod(lambda: shipped))
+    # Scores that foretell the measured losses as well as linear ones can.
+    centred = shipped.subsets - shipped.subsets.mean(0)
+    measured = -(shipped.losses.mean(1) - shipped.losses.mean((0, 1)))
+    np.save(tmp_path / "own.npy", np.linalg.lstsq(centred, measured, rcond=None)[0].T)
+    run, output = tmp_path / "run", tmp_path / "found.json"
+    given = ("--run", run, "--scores", tmp_path / "own.npy", "--output", output, *SMALL)
+    told = retrac("benchmark", "--method", "retrac", *given)
+    assert told.code == 0, told.err
+    assert "training images" in told.out and "generated" in told.out
+    found = json.loads(output.read_text())["lds"]
+    assert set(found) == {"random", "pixels", "retrac", "own"}
+    assert found["own"]["value"] == pytest.approx(1.0)
+    (tmp_path / "own.npy").rename(tmp_path / "pixels.npy")
+    assert "known method's name" in refusal("benchmark", "--scores", tmp_path / "pixels.npy")
+
+
+def test_an_unfinished_truth_is_not_packed(tiny_run: Run, tmp_path: Path) -> None:
+    from retrac.errors import RetracError
+
+    shipped_folder = tmp_path / "lds"
+    small_benchmark(tiny_run, shipped_folder)
+    next((shipped_folder / "losses").iterdir()).unlink()
+    with pytest.raises(RetracError, match="not finished"):
+        Shipped.of(Retraining.open(tiny_run, shipped_folder))
+
+
+def test_a_run_folder_of_the_user_s_own_is_not_touched(own_run: Path, refusal: Refusal) -> None:
+    before = sorted(own_run.rglob("*"))
+    assert refusal("benchmark", "--run", own_run)
+    assert sorted(own_run.rglob("*")) == before

@@ -47,6 +47,18 @@ def test_the_interval_holds_what_more_subsets_would_show() -> None:
     assert metric.ceiling() is None
 
 
+def test_a_difference_is_surer_than_the_scores_are() -> None:
+    metric = Lds(SUBSETS, measured(SPREAD))
+    metric.update("true", EFFECT)
+    stream = np.random.default_rng(3)
+    metric.update("nearly", EFFECT + 0.5 * stream.standard_normal(EFFECT.shape))
+    found, gap = metric.compute(), metric.difference("true", "nearly")
+    assert gap.value == pytest.approx(found["true"].value - found["nearly"].value)
+    assert 0 < gap.low and gap.high - gap.low < found["true"].high - found["true"].low
+    some = np.arange(3)
+    assert metric.compute(some)["true"].value == pytest.approx(metric.by_query("true")[:3].mean())
+
+
 def test_the_ceiling_is_what_perfect_scores_reach() -> None:
     metric = Lds(SUBSETS, measured(SPREAD, seeds=3))
     metric.update("true", EFFECT)

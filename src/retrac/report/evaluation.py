@@ -15,7 +15,7 @@ from retrac.report.canvas import INK, head, save_png, svg_uri
 from retrac.report.wording import method_name
 
 NUMBERS = "evaluation.json"
-COLUMNS = 3
+COLUMNS = 4
 FEW = 3
 """Measures that stand side by side."""
 BASELINE = "#8a8f96"
@@ -109,7 +109,7 @@ def measures(section: Section) -> Figure:
     columns = min(COLUMNS, len(names))
     rows = math.ceil(len(names) / columns)
     figure = Figure(
-        figsize=(1.2 + 2.9 * columns, (0.9 + 0.26 * len(methods)) * rows + 0.7),
+        figsize=(1.2 + 2.3 * columns, (0.9 + 0.26 * len(methods)) * rows + 0.7),
         layout="constrained",
     )
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from retrac.evaluation.baselines import loss_scores, pixel_products
 from retrac.evaluation.bootstrap import Interval
-from retrac.evaluation.evaluate import training_losses
 from retrac.evaluation.lds import Lds
+from retrac.evaluation.losses import training_losses
 from retrac.evaluation.shipped import Shipped
 from retrac.files import write_json
 from retrac.influence.attribute import attribution_of

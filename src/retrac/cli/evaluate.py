@@ -36,14 +36,13 @@ class Evaluate:
         default_factory=EvaluationConfig
     )
     dry_run: bool = False
-    """Tell the time, memory and disk that scoring needs, and stop."""
+    """Tell the time, memory and disk that it needs, and stop."""
 
     def __call__(self) -> None:
         """Score, evaluate, print tables, and write them down."""
         from retrac.cli.tables import print_section
-        from retrac.evaluation.evaluate import Evaluation
+        from retrac.evaluation.evaluate import Evaluation, estimate_evaluation
         from retrac.influence.attribute import attribution_of, default_name
-        from retrac.influence.estimate import estimate_attribution
         from retrac.influence.queries import open_queries, stand_in, to_generate
         from retrac.report.evaluation import write_sections
         from retrac.report.page import write_report
@@ -53,7 +52,7 @@ class Evaluate:
         like = stand_in(run, self.queries, self.query_seed)
         path = self.output or run.path / "attributions" / default_name(like.name, config)
         generated = to_generate(self.queries)
-        measure = partial(estimate_attribution, run, like, config, path, generated)
+        measure = partial(estimate_evaluation, run, like, config, self.evaluation, path, generated)
         if not announced(measure, path, self.dry_run):
             return
         queries = open_queries(run, self.queries, self.query_seed)
@@ -65,7 +64,7 @@ class Evaluate:
             result,
             self.evaluation,
             self.losses or run.path / "lds",
-            path / "outliers",
+            path,
         ).sections()
         for section in sections:
             print_section(section)

@@ -1,20 +1,20 @@
 """All metrics on one attribution, with baselines beside the methods."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from retrac.data.planting import planted
-from retrac.diffusion.device import choose_device
 from retrac.errors import RetracError
+from retrac.estimate import Estimate
 from retrac.evaluation.answers import answers
 from retrac.evaluation.baselines import loss_scores, pixel_scores, random_scores
 from retrac.evaluation.bias import Bias, usual_norms
 from retrac.evaluation.bootstrap import Interval
 from retrac.evaluation.config import EvaluationConfig
-from retrac.evaluation.losses import mean_losses
+from retrac.evaluation.losses import training_losses
 from retrac.evaluation.moving import Moving, loudest_moments, moved_scores
 from retrac.evaluation.outliers import Outliers
 from retrac.evaluation.retraining import Retraining, lds_of
@@ -22,17 +22,22 @@ from retrac.evaluation.section import Rows, Section
 from retrac.evaluation.targeting import Targeting
 from retrac.evaluation.tracing import Tracing
 from retrac.influence.attribution import Attribution
-from retrac.influence.config import AttributeConfig, PlanConfig
-from retrac.influence.plan import Plan
+from retrac.influence.config import METHODS, AttributeConfig, PlanConfig
+from retrac.influence.estimate import (
+    estimate_attribution,
+    estimate_samples,
+    estimate_self_influence,
+    together,
+)
 from retrac.influence.queries import Queries
 from retrac.influence.ranking import evenly_spread
 from retrac.influence.self_influence import self_influence
-from retrac.progress import progress
 from retrac.training.run import Run
 
-CHUNK = 512
-"""Images that are read at a time."""
 LENGTHS = (10, 50, 100)
+OUTLIERS = "outliers"
+FAST = PlanConfig(plan="fast")
+"""Draws of self-influence, where every sample is a query."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +51,7 @@ class Evaluation:
         result: the scores.
         config: what is asked of them.
         losses: folder that `retrac lds prepare` wrote, if there is one.
-        outliers: folder for the self-influence of all samples, if outliers were planted.
+        path: folder of the scores, where self-influence will stand too, if outliers were planted.
     """
 
     run: Run
@@ -55,7 +60,7 @@ class Evaluation:
     result: Attribution
     config: EvaluationConfig
     losses: Path
-    outliers: Path
+    path: Path
 
     def sections(self) -> list[Section]:
         """What each metric found, or why it makes no sense here."""
@@ -148,8 +153,7 @@ class Evaluation:
             )
         timesteps, norms = self._visits()
         epochs = self.result.dataset["checkpoint"].values
-        samples = np.array(evenly_spread(len(self.run.dataset), self.config.moved))
-        some = np.array(evenly_spread(len(self.queries), self.config.moved_queries))
+        some, samples = chosen_to_move(self.run, self.queries, self.config)
         asked = self.queries.take(some)
         moments = loudest_moments(timesteps, norms, epochs)
         moved = moved_scores(self.run, self.way, asked, samples, moments)
@@ -168,9 +172,9 @@ class Evaluation:
             checkpoints=self.way.checkpoints,
             replay=self.way.replay,
             parameters=self.way.parameters,
-            plan=PlanConfig(plan="fast"),
+            plan=FAST,
             compute=self.way.compute,
-            output=self.outliers,
+            output=self.path / OUTLIERS,
         )
         total = found.dataset["score"].sum("checkpoint", skipna=False)
         for method in total["method"].values:
@@ -204,20 +208,40 @@ class Evaluation:
         return timesteps, norms
 
 
-def training_losses(run: Run) -> np.ndarray:
-    """What the last checkpoint loses on each training sample, `[N]`, over a few fixed draws."""
-    network = run.checkpoints[-1].load(run.shape).to(choose_device())
-    plan = Plan.of(PlanConfig(plan="fast"), run.config.objective.timesteps)
-    size = len(run.dataset)
-    with progress("training losses", size, "samples") as advance:
-        return np.concatenate(
-            [
-                mean_losses(network, run.objective, plan, run.dataset.tensors(some), advance)
-                for some in _chunks(size)
-            ]
-        )
+def chosen_to_move(
+    run: Run, queries: Queries, config: EvaluationConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the queries, and indices of the samples that are scored again for them."""
+    return (
+        np.array(evenly_spread(len(queries), config.moved_queries)),
+        np.array(evenly_spread(len(run.dataset), config.moved)),
+    )
 
 
-def _chunks(size: int) -> Iterator[list[int]]:
-    for start in range(0, size, CHUNK):
-        yield list(range(start, min(start + CHUNK, size)))
+def estimate_evaluation(
+    run: Run,
+    queries: Queries,
+    way: AttributeConfig,
+    config: EvaluationConfig,
+    path: Path,
+    generated: int,
+) -> Estimate | None:
+    """What it takes, scores included, but for the training losses; None where little is left.
+
+    Args:
+        run, queries, way, config, path: as of an `Evaluation`; queries yet to be generated may
+            have others in their place.
+        generated: how many of them are.
+
+    Raises:
+        RetracError: as `attribute`.
+    """
+    found = [estimate_attribution(run, queries, way, path, generated)]
+    if config.moved and not (way.index or way.recorded):
+        some, samples = chosen_to_move(run, queries, config)
+        nowhere = path / "moved"
+        found.append(estimate_samples(run, queries.take(some), samples, way, nowhere))
+    if planted(run.dataset.ids).any():
+        own = replace(way, methods=tuple(METHODS), plan=FAST, index=False, recorded=False)
+        found.append(estimate_self_influence(run, None, own, path / OUTLIERS))
+    return together(found)

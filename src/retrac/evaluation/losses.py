@@ -1,13 +1,18 @@
 """What a model loses on images, over many fixed draws."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from retrac.diffusion.device import choose_device
 from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.influence.config import PlanConfig
 from retrac.influence.plan import Plan
+from retrac.progress import progress
+from retrac.training.run import Run
 
 ROWS = 512
 """Images in a pass."""
@@ -55,3 +60,17 @@ def mean_losses(
         found.append(torch.cat(losses).double().view(len(some), draws).mean(1))
         advance(len(some))
     return torch.cat(found).numpy()
+
+
+def training_losses(run: Run) -> np.ndarray:
+    """What the last checkpoint loses on each training sample, `[N]`, over a few fixed draws."""
+    network = run.checkpoints[-1].load(run.shape).to(choose_device())
+    plan = Plan.of(PlanConfig(plan="fast"), run.config.objective.timesteps)
+    size = len(run.dataset)
+    with progress("training losses", size, "samples") as advance:
+        return np.concatenate(
+            [
+                mean_losses(network, run.objective, plan, run.dataset.tensors(some), advance)
+                for some in np.array_split(np.arange(size), math.ceil(size / ROWS))
+            ]
+        )

@@ -97,7 +97,18 @@ def estimate_attribution(
         estimate = _exact(way.scorer, queries, np.arange(len(run.dataset)), output)
     steps = generation_steps(run)
     first = estimate_generation(run, output, generated, 0, steps) if generated else None
-    return _together([first, estimate])
+    return together([first, estimate])
+
+
+def estimate_samples(
+    run: Run, queries: Queries, samples: np.ndarray, config: AttributeConfig, output: Path
+) -> Estimate | None:
+    """Estimate exact scores of some samples alone; None where little is left to do.
+
+    Raises:
+        RetracError: as `attribute`.
+    """
+    return _exact(Scorer.of(run, config), queries, samples, output)
 
 
 def estimate_index(run: Run, config: IndexConfig) -> Estimate | None:
@@ -254,7 +265,7 @@ def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> E
         lists = len(scorer.config.methods) * len(queries)
         candidates = np.arange(distinct(len(run.dataset), top, lists))
         found.append(_exact(scorer, queries, candidates, output))
-    return _together(found)
+    return together(found)
 
 
 def distinct(samples: int, top: int, lists: int) -> int:
@@ -316,7 +327,8 @@ def _first(run: Run, batch: int, visits: int) -> np.ndarray:
     return np.arange(min(len(run.dataset), max(1, batch // visits)))
 
 
-def _together(parts: Sequence[Estimate | None]) -> Estimate | None:
+def together(parts: Sequence[Estimate | None]) -> Estimate | None:
+    """One after the other; None where each is."""
     found = [part for part in parts if part is not None]
     return sum(found[1:], found[0]) if found else None
 

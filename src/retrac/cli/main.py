@@ -18,6 +18,7 @@ from retrac.cli.index import Index
 from retrac.cli.lds import Lds
 from retrac.cli.norms import Norms
 from retrac.cli.outliers import Outliers
+from retrac.cli.plant import Plant
 from retrac.cli.report import Report
 from retrac.cli.train import Train
 from retrac.data.named import NAMED
@@ -70,6 +71,7 @@ def _commands(given: Sequence[str]) -> Any:
     subcommand = tyro.conf.subcommand
     commands = (
         Annotated[Datasets, subcommand("datasets")],
+        Annotated[Plant, subcommand("plant")],
         Annotated[Train, subcommand("train", default=_train_defaults(given))],
         Annotated[Generate, subcommand("generate")],
         Annotated[Index, subcommand("index")],

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retrac.data.dataset import ImageDataset
 from retrac.data.images import Pixels
 from retrac.data.samples import Samples, from_arrays
 from retrac.errors import RetracError
+from retrac.files import write_whole
 
 
 def npz(path: Path) -> Samples:
@@ -39,6 +41,21 @@ def npz(path: Path) -> Samples:
         ids or [f"{path.stem}/{index}" for index in range(len(images))],
         _strings(arrays, "labels", len(images), path),
     )
+
+
+def write_npz(dataset: ImageDataset, path: Path) -> None:
+    """Write a file that `npz` reads, with ids and labels; whole or not at all.
+
+    Raises:
+        RetracError: no space left, or no permission.
+    """
+    # Grey images without the axis of channels, which could be read two ways in tiny ones.
+    arrays = {"images": dataset.images[:, 0] if dataset.shape[0] == 1 else dataset.images}
+    arrays["ids"] = np.array(dataset.ids)
+    if dataset.labels is not None:
+        arrays["labels"] = np.array(dataset.labels)
+    with write_whole(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def _channels_first(images: NDArray[Any], path: Path) -> Pixels:

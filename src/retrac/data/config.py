@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
+
+from retrac.errors import RetracError, unknown
+
+KINDS = ("other", "noise", "normalisation")
+"""Of planted outliers."""
 
 
 @dataclass(frozen=True)
@@ -38,3 +44,37 @@ class DatasetConfig:
         named = "/" not in self.dataset and "." not in self.dataset and not there.is_dir()
         name = self.dataset if named or not there.exists() else str(there.resolve())
         return replace(self, dataset=name, dataset_path=path)
+
+
+@dataclass(frozen=True)
+class PlantConfig:
+    """Which outliers are planted."""
+
+    kind: Literal["other", "noise", "normalisation", "all"] = "all"
+    """other: images of another dataset; noise: each pixel uniform; normalisation: copies of samples
+    that were scaled to [0, 1] where [-1, 1] was due; all: a third of each."""
+    count: int = 30
+    """How many."""
+    other: str = "photos-zeros"
+    """The other dataset: a name, a folder, an .npz file or hf:org/name."""
+    seed: int = 0
+    """Decides which they are, and their places."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in (*KINDS, "all"):
+            raise unknown("kind of outliers", self.kind, (*KINDS, "all"))
+        least = len(KINDS) if self.kind == "all" else 1
+        if self.count < least:
+            raise RetracError(
+                f"--count must be at least {least} for --kind {self.kind}, not {self.count}"
+            )
+        if self.seed < 0:
+            raise RetracError(f"--seed must be at least 0, not {self.seed}")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of each kind; the first ones take what does not divide."""
+        if self.kind != "all":
+            return {self.kind: self.count}
+        share, rest = divmod(self.count, len(KINDS))
+        return {kind: share + (place < rest) for place, kind in enumerate(KINDS)}

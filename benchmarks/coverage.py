@@ -8,6 +8,7 @@ the interval by √(1 + 1/(R-1)) with R groups. Scores are estimates from an ind
 
 import sys
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from retrac.files import write_json
 from retrac.influence.attribute import attribute
 from retrac.influence.config import IndexConfig
 from retrac.influence.indexed import build_index
-from retrac.influence.uncertainty import Uncertainty
+from retrac.influence.uncertainty import CERTAIN, Uncertainty, in_first
 from retrac.training.run import Run
 
 LEVEL = 0.9
@@ -40,7 +41,8 @@ class Settings:
     """Checkpoints in a group."""
     queries: int = 8
     """Training samples as queries, and as many generated images."""
-    top: int = 10
+    tops: tuple[int, ...] = (10, 50)
+    """Lengths of lists."""
     output: Path = Path("benchmarks/results/coverage.json")
 
 
@@ -49,65 +51,80 @@ def main(settings: Settings) -> None:
     build_index(run, IndexConfig())
     asked = f"train:{settings.queries}+generated:{settings.queries}"
     found = attribute(run, asked, index=True)
-    rows = []
-    for size in settings.sizes:
-        for method in found.methods:
-            values = found.contributions.sel({"method": method}).values[settings.skip :]
-            rows.append({"method": method, "size": size, **_repeats(values, size, settings.top)})
-    table = Table("method", "checkpoints", "coverage", "by query", "repeatability", "told",
-                  "ρ of repeats", "told")  # fmt: skip
+    rows = [
+        {"method": method, "size": size, **_repeats(values[settings.skip :], size, settings.tops)}
+        for size in settings.sizes
+        for method, values in zip(found.methods, found.contributions.values, strict=True)
+    ]
+    table = Table("method", "checkpoints", "coverage", "ρ of repeats", "list", "repeats",
+                  "belong", "certain", "of these belong", caption="in brackets: told")  # fmt: skip
     for row in rows:
-        table.add_row(
-            str(row["method"]),
-            str(row["size"]),
-            f"{row['coverage']:.3f}",
-            f"{row['least']:.2f} to {row['most']:.2f}",
-            f"{row['repeatability']:.2f}",
-            f"{row['repeatability told']:.2f}",
-            f"{row['rank']:.2f}",
-            f"{row['rank told']:.2f}",
-        )
-    Console(width=110).print(table)
+        for top, told in row["lists"].items():
+            table.add_row(
+                str(row["method"]),
+                str(row["size"]),
+                f"{row['coverage']:.2f} ({LEVEL})",
+                f"{row['rank']:.2f} ({row['rank told']:.2f})",
+                top,
+                f"{told['repeats']:.2f} ({told['repeats told']:.2f})",
+                f"{told['belong']:.2f} ({told['belong told']:.2f})",
+                f"{told['certain']:.2f}",
+                "–" if told["certain belong"] is None else f"{told['certain belong']:.2f}",
+            )
+    Console(width=120).print(table)
     command = " ".join(["python", "-m", "benchmarks.coverage", *sys.argv[1:]])
     write_json(settings.output, {"command": command, "level": LEVEL, "rows": rows})
 
 
-def _repeats(values: np.ndarray, size: int, top: int) -> dict[str, Any]:
-    """How often intervals from `size` of the checkpoints `[K, Q, N]` hold the others' mean."""
+def _repeats(values: np.ndarray, size: int, tops: tuple[int, ...]) -> dict[str, Any]:
+    """How true it is what `size` of the checkpoints `[K, Q, N]` tell, by repeats."""
     repeats = len(values) // size
     groups = [values[start::repeats][:size] for start in range(repeats)]
-    sums = np.stack([group.sum(0) for group in groups])  # [R, Q, N]
-    held, shared, told, ranks, rank_told = [], [], [], [], []
-    for place, group in enumerate(groups):
-        sure = Uncertainty.of(group)
-        others = np.delete(sums, place, 0)
-        wider = np.sqrt(1 + 1 / (repeats - 1))
-        reach = student.ppf((1 + LEVEL) / 2, sure.freedom)[:, None] * sure.errors * wider
-        held.append((np.abs(sure.scores - others.mean(0)) <= reach).mean(1))
-        told.append(sure.repeatability(top).mean())
-        rank_told.append(sure.halves.mean())
-        for other in others:
-            shared.append(_overlap(sure.scores, other, top))
-            ranks += [
-                float(spearmanr(one, two).statistic)
-                for one, two in zip(sure.scores, other, strict=True)
-            ]
+    found = [Uncertainty.of(group) for group in groups]
+    sums = np.stack([sure.scores for sure in found])  # [R, Q, N]
+    means = np.stack([np.delete(sums, place, 0).mean(0) for place in range(repeats)])
+    held = [_held(sure, mean, repeats) for sure, mean in zip(found, means, strict=True)]
     by_query = np.mean(held, 0)
+    ranks = [
+        float(spearmanr(*pair).statistic)
+        for one, two in combinations(sums, 2)
+        for pair in zip(one, two, strict=True)
+    ]
     return {
         "repeats": repeats,
-        "coverage": float(np.mean(held)),
+        "coverage": float(by_query.mean()),
         "least": float(by_query.min()),
         "most": float(by_query.max()),
-        "repeatability": float(np.mean(shared)),
-        "repeatability told": float(np.mean(told)),
         "rank": float(np.mean(ranks)),
-        "rank told": float(np.mean(rank_told)),
+        "rank told": float(np.mean([sure.halves for sure in found])),
+        "lists": {str(top): _lists(found, sums, means, top) for top in tops},
     }
 
 
-def _overlap(one: np.ndarray, two: np.ndarray, top: int) -> float:
-    lists = (np.argsort(-side, 1)[:, :top] for side in (one, two))
-    return float(np.mean([len({*a} & {*b}) / top for a, b in zip(*lists, strict=True)]))
+def _held(sure: Uncertainty, mean: np.ndarray, repeats: int) -> np.ndarray:
+    """Share of the intervals that hold the mean of the others, `[Q]`."""
+    wider = np.sqrt(1 + 1 / (repeats - 1))
+    reach = student.ppf((1 + LEVEL) / 2, sure.freedom)[:, None] * sure.errors * wider
+    return np.asarray((np.abs(sure.scores - mean) <= reach).mean(1))
+
+
+def _lists(
+    found: list[Uncertainty], sums: np.ndarray, means: np.ndarray, top: int
+) -> dict[str, float | None]:
+    """Of lists' first `top`: how many repeat, belong, are called certain, and then belong."""
+    first, true = in_first(sums, top), in_first(means, top)
+    told = [sure.first(top) for sure in found]
+    chance = np.stack([each.membership for each in told])
+    certain = first & (chance >= CERTAIN)
+    shared = [(one & two).sum() / one.sum() for one, two in combinations(first, 2)]
+    return {
+        "repeats": float(np.mean(shared)),
+        "repeats told": float(np.mean([each.repeatability for each in told])),
+        "belong": float(true[first].mean()),
+        "belong told": float(chance[first].mean()),
+        "certain": float(certain.sum(2).mean()),
+        "certain belong": float(true[certain].mean()) if certain.any() else None,
+    }
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def measures(section: Section) -> Figure:
         panel.grid(axis="x", color="#8a8f96", alpha=0.3, linewidth=0.6)
     for unused in axes[len(names) :]:
         unused.remove()
-    head(figure, f"{section.name}: dots are values, lines 90 % intervals")
+    head(figure, f"{section.name}. {section.about} Lines are 90 % intervals.")
     return figure
 
 

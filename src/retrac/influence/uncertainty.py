@@ -11,6 +11,7 @@ towards what is usual for the query, as far as they are alike (Smyth 2004, "Line
 empirical Bayes methods for assessing differential expression in microarray experiments", eq. 3-10).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +24,29 @@ from retrac.errors import RetracError
 
 MANY = 1e6
 """Degrees of freedom that are as good as infinitely many."""
-REPEATS = 200
-"""Draws from which certainty and agreement are read."""
+NO_ERROR = (
+    "one checkpoint and one event of each sample show no error: use more --checkpoints, or "
+    "--replay 2 or more"
+)
+REPEATS = 100
+"""Draws from which certainty and repeatability are read."""
 CERTAIN = 0.9
 """Probability of belonging to a list that is called certain."""
+
+
+@dataclass(frozen=True, eq=False)
+class First:
+    """What can be said of each query's k highest scores.
+
+    Attributes:
+        membership: `[Q, N]`, probability of each sample to be among the true first k.
+        certain: `[Q]`, how many of the k belong there almost surely.
+        repeatability: `[Q]`, share of the k that a repeat of the same effort would give again.
+    """
+
+    membership: np.ndarray
+    certain: np.ndarray
+    repeatability: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +59,17 @@ class Uncertainty:
         freedom: `[Q]`, degrees of freedom of their t distribution.
         halves: `[Q]`, rank correlation between the sums over every second group, stepped up to the
             whole (Spearman 1910, Brown 1910).
-        groups: G.
+        luck: `[G, Q, N]`, how far each group's u is from their mean, blown up to the variance that
+            a new group's would have.
+        sizes: `[G, Q]`, m_g.
     """
 
     scores: np.ndarray
     errors: np.ndarray
     freedom: np.ndarray
     halves: np.ndarray
-    groups: int
+    luck: np.ndarray
+    sizes: np.ndarray
 
     @staticmethod
     def of(groups: np.ndarray) -> "Uncertainty":
@@ -57,69 +80,67 @@ class Uncertainty:
         """
         count = len(groups)
         if count < 2:
-            raise RetracError(
-                "one checkpoint and one event of each sample show no error: use more "
-                "--checkpoints, or --replay 2 or more"
-            )
+            raise RetracError(NO_ERROR)
         groups = np.asarray(groups, float)
-        size = np.sqrt(np.square(groups).mean(2))  # [G, Q]
-        unit = groups / np.where(size > 0, size, 1)[..., None]
-        moderated = [
-            moderate(unit[:, query].var(0, ddof=1), count - 1) for query in range(len(size[0]))
-        ]
+        sizes = np.sqrt(np.square(groups).mean(2))
+        unit = groups / np.where(sizes > 0, sizes, 1)[..., None]
+        luck = (unit - unit.mean(0)) * np.sqrt(count / (count - 1))
+        moderated = [moderate(each, count - 1) for each in np.square(luck).mean(0)]
         variances = np.stack([variance for variance, _ in moderated])
         return Uncertainty(
             groups.sum(0),
-            np.sqrt(variances * np.square(size).sum(0)[:, None]),
+            np.sqrt(variances * np.square(sizes).sum(0)[:, None]),
             np.array([freedom for _, freedom in moderated]),
             _agreement_of_halves(groups),
-            count,
+            luck.astype(np.float32),
+            sizes,
         )
+
+    @property
+    def groups(self) -> int:
+        """G."""
+        return len(self.luck)
 
     def intervals(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Between what the scores lie with this confidence, `[Q, N]` each."""
         reach = student.ppf((1 + level) / 2, self.freedom)[:, None] * self.errors
         return self.scores - reach, self.scores + reach
 
-    def membership(self, k: int, seed: int = 0) -> np.ndarray:
-        """Probability of each sample to be among the true first k, `[Q, N]`."""
-        return np.stack(
-            [
-                _in_first(truth, k).mean(0)
-                for truth, _ in (self._repeats(query, seed) for query in range(len(self.scores)))
-            ]
-        )
+    def first(self, k: int, seed: int = 0) -> First:
+        """How sure the first k of each query's list are."""
+        found = [self._first_of(query, k, seed) for query in range(len(self.scores))]
+        membership, certain, repeatability = zip(*found, strict=True)
+        return First(np.stack(membership), np.array(certain), np.array(repeatability))
 
-    def certain(self, k: int, seed: int = 0) -> np.ndarray:
-        """How many of each query's first k belong there almost surely, `[Q]`."""
-        first = _in_first(self.scores, k)
-        return ((self.membership(k, seed) >= CERTAIN) & first).sum(1)
+    def _first_of(self, query: int, k: int, seed: int) -> tuple[np.ndarray, int, float]:
+        first = in_first(self.scores[query], k)
+        belongs, stays = np.zeros(len(first)), 0
+        for truth, again in self._repeats(query, seed):
+            belongs += in_first(truth, k)
+            stays += (in_first(again, k) & first).sum()
+        chance = belongs / REPEATS
+        return chance, int((first & (chance >= CERTAIN)).sum()), stays / (REPEATS * first.sum())
 
-    def repeatability(self, k: int, seed: int = 0) -> np.ndarray:
-        """Share of its first k that a repeat of the same effort would give again, `[Q]`."""
-        first = _in_first(self.scores, k)
-        shares = []
-        for query in range(len(self.scores)):
-            _, again = self._repeats(query, seed)
-            shares.append((_in_first(again, k) & first[query]).sum(1).mean() / first[query].sum())
-        return np.array(shares)
-
-    def _repeats(self, query: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """What the true scores could be, and what a repeat could then give, `[R, N]` each.
+    def _repeats(self, query: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """What the true scores could be, and what a repeat could then give, `[N]` each.
 
         The first of a list owe their place to luck, too: scores are first drawn towards their mean,
-        by as much as errors explain their differences.
+        by as much as errors explain their differences. Luck has heavy tails: a single event can
+        make a score large. A sample whose groups differ much has so much of it behind it, but one
+        whose groups happen to agree is no surer than most. In a repeat, luck may fall on any.
         """
-        scores, errors = self.scores[query], self.errors[query]
-        real = max(0.0, float(scores.var() - np.square(errors).mean()))
-        kept = np.divide(real, real + np.square(errors), out=np.ones_like(errors), where=errors > 0)
+        scores, luck, sizes = self.scores[query], self.luck[:, query], self.sizes[:, query]
+        own = np.square(luck).mean(0) * np.square(sizes).sum()
+        usual = own.mean()
+        errors = np.maximum(own, usual)
+        real = max(0.0, scores.var() - usual)
+        kept = np.divide(real, real + errors, out=np.ones_like(errors), where=errors > 0)
         centre = scores.mean() + kept * (scores - scores.mean())
-        stream = np.random.default_rng([seed, query])
-        luck, more = stream.standard_t(self.freedom[query], (2, REPEATS, len(scores))).astype(
-            np.float32
-        )
-        truth = centre + np.sqrt(kept) * errors * luck
-        return truth, truth + errors * more
+        stream, pool = np.random.default_rng([seed, query]), luck.ravel()
+        for _ in range(REPEATS):
+            truth = centre + np.sqrt(kept * errors) * stream.standard_normal(len(scores))
+            drawn = pool[stream.integers(len(pool), size=luck.shape, dtype=np.int32)]
+            yield truth, truth + sizes @ drawn
 
 
 def moderate(variances: np.ndarray, freedom: float) -> tuple[np.ndarray, float]:
@@ -149,12 +170,12 @@ def _inverse_trigamma(value: float) -> float:
     return float(brentq(lambda x: polygamma(1, x) - value, 1e-6, MANY))
 
 
-def _in_first(scores: np.ndarray, k: int) -> np.ndarray:
+def in_first(scores: np.ndarray, k: int) -> np.ndarray:
     """Whether each is among the k largest of its row."""
-    k = min(k, scores.shape[-1])
-    first = np.argpartition(-scores, k - 1, axis=-1)[..., :k]
+    if k >= scores.shape[-1]:
+        return np.ones(scores.shape, bool)
     found = np.zeros(scores.shape, bool)
-    np.put_along_axis(found, first, True, -1)
+    np.put_along_axis(found, np.argpartition(-scores, k - 1, axis=-1)[..., :k], True, -1)
     return found
 
 

@@ -19,6 +19,7 @@ from retrac.cli.lds import Lds
 from retrac.cli.norms import Norms
 from retrac.cli.outliers import Outliers
 from retrac.cli.plant import Plant
+from retrac.cli.removal import Removal
 from retrac.cli.report import Report
 from retrac.cli.train import Train
 from retrac.data.named import NAMED
@@ -80,6 +81,7 @@ def _commands(given: Sequence[str]) -> Any:
         Annotated[Outliers, subcommand("outliers")],
         Annotated[Norms, subcommand("norms")],
         Annotated[tyro.conf.OmitSubcommandPrefixes[Lds], subcommand("lds")],
+        Annotated[Removal, subcommand("removal")],
         Annotated[Benchmark, subcommand("benchmark")],
         Annotated[Report, subcommand("report")],
         Annotated[Explain, subcommand("explain")],

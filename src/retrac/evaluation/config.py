@@ -49,3 +49,30 @@ class EvaluationConfig:
             if getattr(self, name) < least:
                 told = name.replace("_", "-")
                 raise RetracError(f"--{told} must be at least {least}, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class RemovalConfig:
+    """What is removed, and how closely the retrained models are looked at."""
+
+    k: int = 50
+    """Samples that are removed."""
+    queries_used: int = 4
+    """Queries, evenly spread over those of the attribution; each takes a training for every
+    method, and one for pixel similarity."""
+    random_draws: int = 4
+    """Models trained without samples chosen at random, which serve all queries."""
+    removal_seed: int = 0
+    """Seed of the choice at random."""
+    loss_timesteps: int = 64
+    """Timesteps at which a query's loss is measured, evenly spaced."""
+    loss_noises: int = 8
+    """Noises at each of them, in pairs of opposite sign."""
+
+    def __post_init__(self) -> None:
+        for name in ("k", "queries_used", "random_draws", "loss_timesteps", "loss_noises"):
+            if getattr(self, name) < 1:
+                told = name.replace("_", "-")
+                raise RetracError(f"--{told} must be at least 1, not {getattr(self, name)}")
+        if self.removal_seed < 0:
+            raise RetracError(f"--removal-seed must be at least 0, not {self.removal_seed}")

@@ -62,6 +62,11 @@ def mean_losses(
     return torch.cat(found).numpy()
 
 
+def measuring_plan(run: Run, timesteps: int, noises: int) -> Plan:
+    """Draws at which models are compared; of no seed that a query plan has by default."""
+    return Plan.of(PlanConfig(timesteps, noises, plan_seed=2**32), run.config.objective.timesteps)
+
+
 def training_losses(run: Run) -> np.ndarray:
     """What the last checkpoint loses on each training sample, `[N]`, over a few fixed draws."""
     network = run.checkpoints[-1].load(run.shape).to(choose_device())

@@ -14,10 +14,9 @@ from retrac.errors import RetracError
 from retrac.estimate import Estimate, seconds_of
 from retrac.evaluation.config import RetrainingConfig
 from retrac.evaluation.lds import Lds
-from retrac.evaluation.losses import mean_losses
+from retrac.evaluation.losses import mean_losses, measuring_plan
 from retrac.evaluation.subsets import random_subsets
 from retrac.files import read_json, remove, write_json, write_whole
-from retrac.influence.config import PlanConfig
 from retrac.influence.parts import digest
 from retrac.influence.plan import Plan
 from retrac.influence.queries import Queries
@@ -200,12 +199,8 @@ class Retraining:
 
     @property
     def plan(self) -> Plan:
-        """The draws at which losses are measured; of no seed that a query plan has by default."""
-        config = self.config
-        return Plan.of(
-            PlanConfig(config.loss_timesteps, config.loss_noises, plan_seed=2**32),
-            self.run.config.objective.timesteps,
-        )
+        """The draws at which losses are measured."""
+        return measuring_plan(self.run, self.config.loss_timesteps, self.config.loss_noises)
 
     def losses(self) -> np.ndarray:
         """`[S, R, Q]`; NaN for models that are missing.

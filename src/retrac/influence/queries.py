@@ -18,6 +18,8 @@ from retrac.training.run import Run
 
 STEPS = 50
 """Of DDIM, where training has as many timesteps."""
+GENERATED = re.compile(r"generated/seed-(\d+)/(\d{4,})")
+"""The id of a generated query tells its noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,7 @@ class Queries:
         """Some of them."""
         return Queries(
             self.name,
-            self.images[rows],
+            self.images[list(rows)],
             tuple(self.ids[row] for row in rows),
             tuple(self.labels[row] for row in rows),
         )
@@ -111,17 +113,30 @@ def stand_in(run: Run, text: str, seed: int = 0) -> Queries:
 
 def generated(run: Run, count: int, seed: int) -> Queries:
     """Images that the run's last checkpoint makes by DDIM."""
-    checkpoint = run.checkpoints[-1]
-    images = generate(
-        checkpoint.load_for_generation(run.shape).to(choose_device()),
-        run.scheduler,
-        run.shape,
-        range(count),
-        seed=seed,
-        steps=generation_steps(run),
-    )
-    ids = tuple(f"generated/seed-{seed}/{index:04d}" for index in range(count))
+    images = _generate(run, seed, range(count))
+    ids = tuple(_generated_id(seed, index) for index in range(count))
     return Queries(_generated_name(count, seed), images, ids, ("",) * count)
+
+
+def regenerated(run: Run, ids: Sequence[str]) -> dict[str, np.ndarray]:
+    """What a run makes from the noises from which another made its generated queries.
+
+    Args:
+        run: of the same shape.
+        ids: of queries; those that were not generated are left out.
+
+    Returns:
+        Id -> uint8 `[C, H, W]`.
+    """
+    wanted: dict[int, list[int]] = {}
+    for name in ids:
+        if match := GENERATED.fullmatch(name):
+            wanted.setdefault(int(match[1]), []).append(int(match[2]))
+    return {
+        _generated_id(seed, index): image
+        for seed, indices in wanted.items()
+        for index, image in zip(indices, _generate(run, seed, indices), strict=True)
+    }
 
 
 def generation_steps(run: Run) -> int:
@@ -177,6 +192,21 @@ def _joined(parts: Sequence[Queries]) -> Queries:
         sum((part.ids for part in parts), ()),
         sum((part.labels for part in parts), ()),
     )
+
+
+def _generate(run: Run, seed: int, indices: Sequence[int]) -> np.ndarray:
+    return generate(
+        run.checkpoints[-1].load_for_generation(run.shape).to(choose_device()),
+        run.scheduler,
+        run.shape,
+        indices,
+        seed=seed,
+        steps=generation_steps(run),
+    )
+
+
+def _generated_id(seed: int, index: int) -> str:
+    return f"generated/seed-{seed}/{index:04d}"
 
 
 def _generated_name(count: int, seed: int) -> str:

@@ -1,0 +1,313 @@
+"""Training again without the samples that a query is said to be owed to."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrac.diffusion.device import choose_device
+from retrac.diffusion.sampling import BATCH, generate
+from retrac.errors import RetracError
+from retrac.estimate import Estimate, seconds_of
+from retrac.evaluation.answers import answers
+from retrac.evaluation.baselines import pixel_scores
+from retrac.evaluation.config import RemovalConfig
+from retrac.evaluation.images import pixel_distance, structural_similarity
+from retrac.evaluation.losses import mean_losses, measuring_plan
+from retrac.evaluation.removal import DISTANCE, LOSS, RANDOM, SIMILARITY, Removal
+from retrac.evaluation.thinned import train_without
+from retrac.files import read_json, remove, write_json, write_whole
+from retrac.influence.attribution import Attribution
+from retrac.influence.parts import digest
+from retrac.influence.plan import Plan
+from retrac.influence.queries import GENERATED, Queries, generation_steps, regenerated
+from retrac.influence.ranking import evenly_spread
+from retrac.influence.store import refuse_other
+from retrac.training.config import TrainConfig
+from retrac.training.estimate import estimate_training
+from retrac.training.loop import first_weights
+from retrac.training.run import Run
+
+DESIGN = "design.json"
+PIXELS = "pixels"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model without some samples.
+
+    Attributes:
+        name: of its files.
+        way: how the samples were chosen.
+        removed: their indices; none for the run's own model.
+        rows: of the queries that are put to it.
+    """
+
+    name: str
+    way: str
+    removed: tuple[int, ...]
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a model makes of queries.
+
+    Attributes:
+        losses: float64, one for each query.
+        made: id -> uint8 `[C, H, W]`, of those that are generated.
+    """
+
+    losses: np.ndarray
+    made: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Removing:
+    """A folder of what models make of queries that were trained without some samples.
+
+    All are trained as the run was, with its seed, first weights, events and batches (`Thinned`).
+    A query that is a training sample is itself never removed.
+
+    Attributes:
+        path: the folder.
+        run: whose training is repeated.
+        queries: those used.
+        scores: method -> `[Q, N]`.
+        config: how.
+    """
+
+    path: Path
+    run: Run
+    queries: Queries
+    scores: Mapping[str, np.ndarray]
+    config: RemovalConfig
+
+    @staticmethod
+    def planned(run: Run, result: Attribution, config: RemovalConfig, path: Path) -> "Removing":
+        """What a folder will hold, or goes on with; nothing is written.
+
+        Raises:
+            RetracError: scores of another training, too many samples to be removed, or the folder
+                holds something else.
+        """
+        told, trained = result.config, run.checkpoints[-1].epoch
+        if told.get("trained") != run.identity or told["run"]["epochs trained"] != trained:
+            raise RetracError(
+                f"the scores are not of {run.path} as it is now: repeat `retrac attribute`"
+            )
+        data = result.dataset
+        every = Queries(
+            "removal",
+            data["query_image"].values,
+            tuple(str(name) for name in data["query_id"].values),
+            tuple(str(name) for name in data["query_label"].values),
+        )
+        rows = np.array(evenly_spread(len(every), config.queries_used))
+        scores = {name: result.scores_of(name).values[rows] for name in result.methods}
+        queries = every.take(rows)
+        found = Removing(
+            path,
+            run,
+            queries,
+            {**scores, PIXELS: pixel_scores(queries.images, run.dataset.images)},
+            config,
+        )
+        most = len(run.dataset) - max(run.steps_per_epoch, len(queries))
+        if config.k > most:
+            raise RetracError(
+                f"--k must be at most {most} here, not {config.k}: a sample must be left for each "
+                "step of an epoch, and all queries"
+            )
+        if (path / DESIGN).is_file():
+            refuse_other(path, read_json(path / DESIGN), found.design)
+        elif path.exists() and any(path.iterdir()):
+            raise RetracError(f"{path} holds something else; choose another --output")
+        return found
+
+    @property
+    def design(self) -> dict[str, Any]:
+        """What decides the results, as JSON values."""
+        return {
+            "trained": self.run.identity,
+            "epochs": self.run.checkpoints[-1].epoch,
+            "queries": digest(self.queries.images, list(self.queries.ids)),
+            "removed": digest([[model.name, model.removed] for model in self.models]),
+            "config": asdict(self.config),
+        }
+
+    @cached_property
+    def models(self) -> list[Model]:
+        """Those to be trained: without random samples, then each way for each query."""
+        k, config, size = self.config.k, self.config, len(self.run.dataset)
+        asked = {
+            way: [*answers(scores, self.queries, self.run.dataset.ids)]
+            for way, scores in self.scores.items()
+        }
+        every = tuple(range(len(self.queries)))
+        own = [answer.own for answer in asked[PIXELS] if answer.own is not None]
+        others = np.setdiff1d(np.arange(size), own)
+        found = []
+        for draw in range(config.random_draws):
+            stream = np.random.default_rng([config.removal_seed, draw])
+            chosen = stream.permutation(others)[:k]
+            found.append(Model(f"{RANDOM}-{draw:02d}", RANDOM, _indices(chosen), every))
+        for row in every:
+            for way, of_way in asked.items():
+                first = _indices(of_way[row].first_others(k))
+                found.append(Model(f"{way}-query-{row:02d}", way, first, (row,)))
+        return found
+
+    @property
+    def full(self) -> Model:
+        """The run's own model."""
+        return Model("nothing", "nothing", (), tuple(range(len(self.queries))))
+
+    def missing(self) -> list[Model]:
+        """Models that are still to be trained."""
+        return [model for model in self.models if not self._found(model).is_file()]
+
+    def estimate(self) -> Estimate | None:
+        """What the missing models will need; None where none is, or each is soon trained."""
+        missing, run = self.missing(), self.run
+        if not missing:
+            return None
+        one = estimate_training(self._training, run.dataset, self._folder(missing[0]), None)
+        if one is None:
+            return None
+        network = first_weights(run.config, run.shape).to(choose_device())
+        query = self.queries.tensors()[:1]
+        looked = seconds_of(lambda: mean_losses(network, run.objective, self.plan, query))
+        asked = sum(len(model.rows) for model in missing)
+        passes = generation_steps(run) * sum(
+            -(
+                -sum(GENERATED.fullmatch(self.queries.ids[row]) is not None for row in model.rows)
+                // BATCH
+            )
+            for model in missing
+        )
+        drawn = 0.0
+        if passes:
+            drawn = seconds_of(
+                lambda: generate(network, run.scheduler, run.shape, range(1), 0, 1, shown=False)
+            )
+        seconds = len(missing) * one.seconds + asked * looked + passes * drawn
+        return replace(one, seconds=seconds)  # each model goes before the next comes
+
+    def begin(self) -> None:
+        """Write the design, and what the run's own model makes of the queries, if missing."""
+        if not (self.path / DESIGN).is_file():
+            write_json(self.path / DESIGN, self.design)
+        if not self._found(self.full).is_file():
+            self._measure(self.run, self.full)
+
+    def train(self, model: Model) -> None:
+        """Train a model, see what it makes of its queries, and let its weights go.
+
+        Raises:
+            RetracError: as `train`.
+        """
+        folder = self._folder(model)
+        self._measure(train_without(self._training, folder, self.run.dataset, model.removed), model)
+        remove(folder)
+
+    @property
+    def plan(self) -> Plan:
+        """The draws at which losses are measured."""
+        return measuring_plan(self.run, self.config.loss_timesteps, self.config.loss_noises)
+
+    def metric(self) -> Removal:
+        """What is measured so far.
+
+        Raises:
+            RetracError: a file is absent or damaged.
+        """
+        metric, before = Removal(), self.read(self.full).losses
+        for model in self.models:
+            if not self._found(model).is_file():
+                continue
+            found = self.read(model)
+            for row, loss in zip(model.rows, found.losses, strict=True):
+                name, image = self.queries.ids[row], self.queries.images[row]
+                measures = {LOSS: 100 * float(loss / before[row] - 1)}
+                if name in found.made:
+                    made = found.made[name]
+                    measures[DISTANCE] = pixel_distance(image, made)
+                    measures[SIMILARITY] = structural_similarity(image, made)
+                metric.update(model.way, name, measures)
+        return metric
+
+    def told(self) -> dict[str, Any]:
+        """What was found, as JSON values.
+
+        Raises:
+            RetracError: as `metric`.
+        """
+        metric, ids = self.metric(), self.run.dataset.ids
+        return {
+            "k": self.config.k,
+            "samples": len(ids),
+            "queries": list(self.queries.ids),
+            "random draws": self.config.random_draws,
+            **{section.name: section.to_json()["rows"] for section in metric.sections()},
+            "by query": metric.by_query(),
+            "removed": {model.name: [ids[row] for row in model.removed] for model in self.models},
+        }
+
+    def pictures(self) -> dict[str, dict[str, np.ndarray]]:
+        """Generated query -> way -> the image made without its samples; at random, of one draw.
+
+        Raises:
+            RetracError: a file is absent or damaged.
+        """
+        pictures: dict[str, dict[str, np.ndarray]] = {}
+        for model in self.models:
+            for name, image in self.read(model).made.items():
+                pictures.setdefault(name, {}).setdefault(model.way, image)
+        return pictures
+
+    def read(self, model: Model) -> Found:
+        """What a model made of its queries.
+
+        Raises:
+            RetracError: its file is absent or damaged.
+        """
+        path = self._found(model)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                made = dict(zip(map(str, file["ids"]), file["images"], strict=True))
+                found = Found(file["losses"], made)
+        except Exception as error:  # zipfile, zlib and numpy each have their own
+            raise RetracError(f"{path} is damaged ({error}): delete it and go on") from error
+        if len(found.losses) != len(model.rows):
+            raise RetracError(f"{path} is damaged: delete it and go on")
+        return found
+
+    @property
+    def _training(self) -> TrainConfig:
+        epochs = self.run.checkpoints[-1].epoch
+        return replace(self.run.config, epochs=epochs, checkpoint_every=epochs, sample_count=0)
+
+    def _measure(self, run: Run, model: Model) -> None:
+        asked = self.queries.take(model.rows)
+        network = run.checkpoints[-1].load(run.shape).to(choose_device())
+        losses = mean_losses(network, run.objective, self.plan, asked.tensors())
+        if not np.isfinite(losses).all():
+            raise RetracError(f"the losses of {run.path} are not finite")
+        made = regenerated(run, asked.ids)
+        images = np.array([*made.values()], np.uint8)
+        with write_whole(self._found(model)) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, losses=losses, ids=np.array([*made], str), images=images)
+
+    def _folder(self, model: Model) -> Path:
+        return self.path / "models" / model.name
+
+    def _found(self, model: Model) -> Path:
+        return self.path / "found" / f"{model.name}.npz"
+
+
+def _indices(samples: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(sample) for sample in samples)

@@ -1,0 +1,43 @@
+"""`retrac removal`: from scores to tables, numbers and a picture."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from .conftest import Command
+
+SMALL = ("--plan", "fast", "--checkpoints", 6)
+FEW = (
+    *("--k", 3, "--queries-used", 2, "--random-draws", 1),
+    *("--loss-timesteps", 2, "--loss-noises", 2),
+)
+
+
+def test_removal(
+    retrac: Command, refusal: Callable[..., str], own_run: Path, tmp_path: Path
+) -> None:
+    scores, output = tmp_path / "scores", tmp_path / "removal"
+    queries = ("--queries", "generated:2", "--methods", "retrac")
+    assert retrac("attribute", own_run, *queries, *SMALL, "--output", scores).code == 0
+    command = ("removal", own_run, "--attribution", scores, *FEW, "--output", output)
+    told = retrac(*command, "--dry-run")
+    assert told.code == 0 and told.err.startswith("about ") and not output.exists()
+    told = retrac(*command)
+    assert told.code == 0, told.err
+    assert "model 1 of 5: random-00" in told.out and "model 5 of 5: pixels-query-01" in told.out
+    assert "Removal, beyond random" in told.out and f"picture: {output}" in told.out
+    found = json.loads((output / "removal.json").read_text())
+    assert set(found["Removal"]) == {"random", "retrac", "pixels"}
+    assert len(found["removed"]["random-00"]) == found["k"] == 3 and found["samples"] == 24
+    assert 0 < found["Removal"]["retrac"]["pixel distance"]["value"] <= 1
+    with Image.open(output / "removal.png") as picture:
+        assert picture.width > 400
+    (output / "found/retrac-query-00.npz").unlink()
+    again = retrac(*command)
+    assert "model 1 of 1: retrac-query-00" in again.out
+    assert json.loads((output / "removal.json").read_text()) == found
+    other = ("--attribution", scores, *FEW[2:], "--k", 30)
+    assert "--k must be at most" in refusal("removal", own_run, *other)
+    assert "is not an attribution" in refusal("removal", own_run, "--attribution", tmp_path)

@@ -8,9 +8,9 @@ from PIL import Image
 
 from .conftest import Command
 
-SMALL = ("--plan", "fast", "--checkpoints", 6)
+SMALL = ("--plan-timesteps", 2, "--plan-noises", 2, "--checkpoints", 6)
 FEW = (
-    *("--k", 3, "--queries-used", 2, "--random-draws", 1),
+    *("--k", 3, "--queries-used", 1, "--random-draws", 1),
     *("--loss-timesteps", 2, "--loss-noises", 2),
 )
 
@@ -26,7 +26,7 @@ def test_removal(
     assert told.code == 0 and told.err.startswith("about ") and not output.exists()
     told = retrac(*command)
     assert told.code == 0, told.err
-    assert "model 1 of 5: random-00" in told.out and "model 5 of 5: pixels-query-01" in told.out
+    assert "model 1 of 3: random-00" in told.out and "model 3 of 3: pixels-query-00" in told.out
     assert "Removal, beyond random" in told.out and f"picture: {output}" in told.out
     found = json.loads((output / "removal.json").read_text())
     assert set(found["Removal"]) == {"random", "retrac", "pixels"}

@@ -1,6 +1,6 @@
 """Queries beside what is generated from their noise once samples have been removed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,8 +11,6 @@ from retrac.evaluation.images import structural_similarity
 from retrac.evaluation.removal import RANDOM
 from retrac.report.canvas import INK, head
 from retrac.report.wording import method_name
-
-TITLES = {RANDOM: "any\n(one draw)", "pixels": "nearest\nin pixels"}
 
 
 def regenerated_images(
@@ -35,20 +33,19 @@ def regenerated_images(
         for cell, way in zip(row[1:], ways, strict=True):
             similarity = structural_similarity(queries[name], by_way[way])
             _show(cell, by_way[way], f"SSIM {similarity:.2f}\n")
-    for cell, title in zip(cells[0], _titles(ways), strict=True):
+    for cell, title in zip(cells[0], ["query\n", *(_title(way, k) for way in ways)], strict=True):
         cell.set_title(title, fontsize=9, color=INK)
     head(
         figure,
-        f"The same noise, after training again without {k} of the {size} samples: those that each "
-        "method puts first, those nearest to the query, or any. SSIM is the similarity with the "
-        "query; 1 is the same image",
+        f"Generated from the same noise, after training again without {k} of {size} samples. "
+        "SSIM: similarity with the query, 1 for the same image",
     )
     return figure
 
 
-def _titles(ways: Sequence[str]) -> list[str]:
-    without = [TITLES.get(way, f"first\nby {method_name(way)}") for way in ways]
-    return ["query\n", *(f"without {words}" for words in without)]
+def _title(way: str, k: int) -> str:
+    own = {RANDOM: f"without {k}\nat random", "pixels": f"without the {k}\nnearest in pixels"}
+    return own.get(way, f"without the first {k}\nby {method_name(way)}")
 
 
 def _show(cell: Axes, image: Pixels, caption: str) -> None:

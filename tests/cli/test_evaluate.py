@@ -56,6 +56,19 @@ def test_a_second_call_opens_the_scores_and_finds_the_same(own_run: Path, retrac
     assert told.code == 0 and (folder / "evaluation.json").read_text() == first
 
 
+def test_what_other_commands_found_stays(own_run: Path, retrac: Command) -> None:
+    folder = own_run / "attributions" / "each-1-generated-1-seed-0"
+    retrac("evaluate", own_run, *ASK)
+    found = json.loads((folder / "evaluation.json").read_text())
+    found["sections"].append({**found["sections"][0], "name": "Removal"})
+    (folder / "evaluation.json").write_text(json.dumps(found))
+    retrac("evaluate", own_run, *ASK)
+    again = json.loads((folder / "evaluation.json").read_text())["sections"]
+    assert [section["name"] for section in again][-1] == "Removal" and len(again) == 7
+    (folder / "evaluation.json").write_text("{}")
+    assert retrac("evaluate", own_run, *ASK).code == 2
+
+
 def test_retrained_models_of_the_same_queries_count(own_run: Path, retrac: Command) -> None:
     options = ("--subsets", 8, "--seeds", 2, "--loss-timesteps", 2, "--loss-noises", 2)
     assert retrac("lds", "prepare", own_run, "--queries", "train:2", *options).code == 0

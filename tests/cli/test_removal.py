@@ -4,7 +4,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from PIL import Image
+
+from retrac import estimate
 
 from .conftest import Command
 
@@ -16,8 +19,13 @@ FEW = (
 
 
 def test_removal(
-    retrac: Command, refusal: Callable[..., str], own_run: Path, tmp_path: Path
+    retrac: Command,
+    refusal: Callable[..., str],
+    own_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(estimate, "PROBE_SECONDS", 0)
     scores, output = tmp_path / "scores", tmp_path / "removal"
     queries = ("--queries", "generated:2", "--methods", "retrac")
     assert retrac("attribute", own_run, *queries, *SMALL, "--output", scores).code == 0
@@ -32,6 +40,7 @@ def test_removal(
     assert set(found["Removal"]) == {"random", "retrac", "pixels"}
     assert len(found["removed"]["random-00"]) == found["k"] == 3 and found["samples"] == 24
     assert 0 < found["Removal"]["retrac"]["pixel distance"]["value"] <= 1
+    assert "Removal, beyond random" in (scores / "report.html").read_text()
     with Image.open(output / "removal.png") as picture:
         assert picture.width > 400
     (output / "found/retrac-query-00.npz").unlink()

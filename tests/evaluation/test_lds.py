@@ -54,7 +54,7 @@ def test_a_difference_is_surer_than_the_scores_are() -> None:
     metric.update("nearly", EFFECT + 0.5 * stream.standard_normal(EFFECT.shape))
     found, gap = metric.compute(), metric.difference("true", "nearly")
     assert gap.value == pytest.approx(found["true"].value - found["nearly"].value)
-    assert 0 < gap.low and gap.high - gap.low < found["true"].high - found["true"].low
+    assert gap.low > 0 and gap.high - gap.low < found["true"].high - found["true"].low
     some = np.arange(3)
     assert metric.compute(some)["true"].value == pytest.approx(metric.by_query("true")[:3].mean())
 

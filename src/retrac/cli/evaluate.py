@@ -44,7 +44,7 @@ class Evaluate:
         from retrac.evaluation.evaluate import Evaluation, estimate_evaluation
         from retrac.influence.attribute import attribution_of, default_name
         from retrac.influence.queries import open_queries, stand_in, to_generate
-        from retrac.report.evaluation import write_sections
+        from retrac.report.evaluation import read_sections, write_sections
         from retrac.report.page import write_report
         from retrac.training.run import Run
 
@@ -69,4 +69,4 @@ class Evaluate:
         for section in sections:
             print_section(section)
         print(f"numbers: {write_sections(sections, path)}")
-        print(f"report: {write_report(result, path / 'report.html', sections=sections)}")
+        print(f"report: {write_report(result, path / 'report.html', sections=read_sections(path))}")

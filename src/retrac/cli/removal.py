@@ -14,7 +14,8 @@ class Removal:
     """Remove the samples that a query is owed to, train again, and see whether it changes.
 
     Beside every method stand pixel similarity and chance. Can be stopped at any moment, and goes on
-    where it was. Queries that were generated are also generated again, from the same noise.
+    where it was. Queries that were generated are also generated again, from the same noise. The
+    attribution's report shows what was found, too.
     """
 
     run: tyro.conf.Positional[Path]
@@ -34,12 +35,14 @@ class Removal:
         from retrac.files import write_json
         from retrac.influence.attribution import Attribution
         from retrac.report.canvas import save_png
+        from retrac.report.evaluation import read_sections, write_sections
+        from retrac.report.page import write_report
         from retrac.report.removal import regenerated_images
         from retrac.training.run import Run
 
-        run = Run.open(self.run)
+        run, result = Run.open(self.run), Attribution.open(self.attribution)
         path = self.output or run.path / "removal"
-        removing = Removing.planned(run, Attribution.open(self.attribution), self.config, path)
+        removing = Removing.planned(run, result, self.config, path)
         if not announced(removing.estimate, path, self.dry_run):
             return
         removing.begin()
@@ -47,11 +50,15 @@ class Removal:
         for place, model in enumerate(missing, start=1):
             print(f"model {place} of {len(missing)}: {model.name}")
             removing.train(model)
-        for section in removing.metric().sections():
+        sections = removing.metric().sections()
+        for section in sections:
             print_section(section)
+        write_sections(sections, self.attribution)
+        shown, page = read_sections(self.attribution), self.attribution / "report.html"
         numbers = path / "removal.json"
         write_json(numbers, removing.told())
         print(f"numbers: {numbers}")
+        print(f"report: {write_report(result, page, sections=shown)}")
         if pictures := removing.pictures():
             asked = dict(zip(removing.queries.ids, removing.queries.images, strict=True))
             figure = regenerated_images(asked, pictures, self.config.k, len(run.dataset))

@@ -40,11 +40,18 @@ class Part:
 
 
 def write_sections(sections: Sequence[Section], folder: Path) -> Path:
-    """Write `evaluation.json`, and a figure of each metric; returns the path of the former."""
+    """Write `evaluation.json`, and a figure of each metric; returns the path of the former.
+
+    Metrics that are not among them, and were there before, stay.
+    """
+    names = {section.name for section in sections}
+    others = [section for section in read_sections(folder) if section.name not in names]
     for section in sections:
         if section.rows:
             save_png(measures(section), folder / f"{section.name.lower().replace(' ', '-')}.png")
-    write_json(folder / NUMBERS, {"sections": [section.to_json() for section in sections]})
+    write_json(
+        folder / NUMBERS, {"sections": [section.to_json() for section in (*sections, *others)]}
+    )
     return folder / NUMBERS
 
 
@@ -60,7 +67,7 @@ def read_sections(folder: Path) -> list[Section]:
     try:
         return [Section.from_json(content) for content in read_json(path)["sections"]]
     except (KeyError, TypeError) as error:
-        raise RetracError(f"{path} is damaged ({error}): repeat `retrac evaluate`") from error
+        raise RetracError(f"{path} is damaged ({error}): delete it, and evaluate again") from error
 
 
 def parts(sections: Sequence[Section]) -> list[Part]:

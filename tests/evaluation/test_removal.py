@@ -125,10 +125,13 @@ def test_interrupted_work_ends_with_the_same_numbers(
         patch.setattr(module, "mean_losses", killed)
         again.train(model)
     assert model in again.missing()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "remove", killed)
+        again.train(model)
+    assert model not in again.missing() and [*(again.path / "models").iterdir()]
     taken_up = Removing.planned(done.run, scores, FEW, tmp_path / "removal")
     taken_up.begin()
-    taken_up.train(model)
-    assert model not in taken_up.missing()
+    assert not [*(again.path / "models").iterdir()]
     one, other = done.read(model), taken_up.read(model)
     assert (one.losses == other.losses).all()
     assert all((one.made[name] == other.made[name]).all() for name in one.made)

@@ -203,6 +203,9 @@ class Removing:
             write_json(self.path / DESIGN, self.design)
         if not self._found(self.full).is_file():
             self._measure(self.run, self.full)
+        for model in self.models:
+            if self._found(model).is_file():  # stopped just before its weights went
+                remove(self._folder(model))
 
     def train(self, model: Model) -> None:
         """Train a model, see what it makes of its queries, and let its weights go.

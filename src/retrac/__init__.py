@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from retrac.errors import RetracError
     from retrac.influence.attribute import attribute
     from retrac.influence.attribution import Attribution
-    from retrac.influence.config import ComputeConfig, PlanConfig
+    from retrac.influence.config import AttributeConfig, ComputeConfig, PlanConfig
     from retrac.influence.norms import norms
     from retrac.influence.queries import Queries, open_queries
     from retrac.influence.self_influence import self_influence
+    from retrac.influence.until import Until, attribute_until
     from retrac.report.page import write_report
     from retrac.training.config import TrainConfig
     from retrac.training.generation import generate_images
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from retrac.training.run import Run
 
 _HOMES = {
+    "AttributeConfig": "retrac.influence.config",
     "Attribution": "retrac.influence.attribution",
     "ComputeConfig": "retrac.influence.config",
     "Events": "retrac.training.ledger",
@@ -33,7 +35,9 @@ _HOMES = {
     "RetracError": "retrac.errors",
     "Run": "retrac.training.run",
     "TrainConfig": "retrac.training.config",
+    "Until": "retrac.influence.until",
     "attribute": "retrac.influence.attribute",
+    "attribute_until": "retrac.influence.until",
     "generate_images": "retrac.training.generation",
     "norms": "retrac.influence.norms",
     "open_queries": "retrac.influence.queries",
@@ -43,6 +47,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AttributeConfig",
     "Attribution",
     "ComputeConfig",
     "Events",
@@ -52,7 +57,9 @@ __all__ = [
     "RetracError",
     "Run",
     "TrainConfig",
+    "Until",
     "attribute",
+    "attribute_until",
     "generate_images",
     "norms",
     "open_queries",

@@ -125,6 +125,29 @@ def test_every_way_to_score_has_a_folder_of_its_own(retrac: Command, own_run: Pa
     ]
 
 
+def test_attribute_tells_how_sure_it_is(retrac: Command, own_run: Path) -> None:
+    ask = ("attribute", own_run, "--queries", "train:2", "--methods", "retrac", *SMALL)
+    told = retrac(*ask)
+    assert "±" in told.out and "retrac: certain " in told.out
+    assert "a repeat would give" in told.out and "(means over 2 queries)" in told.out
+    alone = retrac(*ask, "--checkpoints", 6, "--output", own_run / "alone")
+    assert alone.code == 0 and "±" not in alone.out
+    assert "no errors: a single checkpoint shows no error" in alone.out
+
+
+def test_attribute_until(retrac: Command, own_run: Path) -> None:
+    ask = ("attribute", own_run, "--queries", "train:2", "--methods", "retrac", *SMALL, "--until")
+    told = retrac(*ask, 0.01)
+    assert told.code == 0, told.err
+    folder = own_run / "attributions/train-2-until-0.01"
+    assert f"report: {folder / 'report.html'}" in told.out
+    assert "ended after 1 round: repeatable enough; repeatability retrac 0." in told.out
+    told = retrac(*ask, 0.99, "--until-minutes", 0.001)
+    assert told.code == 0 and "0.001 min are over" in told.out
+    assert "of the first:" in retrac(*ask, 0.9, "--dry-run").err
+    assert retrac(*ask, 95).code == 2
+
+
 def test_attribute_does_what_its_options_say(
     retrac: Command, own_run: Path, tmp_path: Path
 ) -> None:

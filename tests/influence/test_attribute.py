@@ -8,7 +8,7 @@ import torch
 
 import retrac
 from retrac.errors import RetracError
-from retrac.influence.config import ComputeConfig, PlanConfig
+from retrac.influence.config import AttributeConfig, ComputeConfig, PlanConfig
 from retrac.influence.parts import Parts
 from retrac.influence.plan import Plan
 from retrac.influence.queries import training_samples
@@ -283,3 +283,31 @@ def test_training_further_leaves_the_attribution_of_earlier_checkpoints_valid(
         longer, "train:1", checkpoints=[2, 4], plan=PLAN, output=tmp_path / "a"
     )
     np.testing.assert_array_equal(first.scores, again.scores)
+
+
+def test_groups_of_one_checkpoint_s_visits_add_up_to_its_scores(
+    tiny_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrac.influence.sample_scores.CHUNK", 7)
+    alone = {"checkpoints": [6], "plan": PLAN}
+    found = retrac.attribute(tiny_run, "train:2", replay="all", **alone)
+    assert found.dataset["part"].shape == (2, 6, 2, 24)
+    np.testing.assert_allclose(found.dataset["part"].sum("group"), found.scores, atol=1e-6)
+    assert (found.dataset["error"] > 0).all()
+    # Each group is one epoch here, with a sixth of what it would count if it stood for all.
+    last = retrac.attribute(tiny_run, "train:2", **alone)
+    weights = Scorer.of(tiny_run, AttributeConfig(checkpoints=(6,), replay="all")).replays[0]
+    share = weights.weights[-1] / weights.total
+    np.testing.assert_allclose(
+        found.dataset["part"][:, -1], last.scores * share, rtol=1e-4, atol=1e-8
+    )
+    assert "part" not in last.dataset and "error" not in last.dataset
+    with pytest.raises(RetracError, match="--replay 2 or more"):
+        last.uncertainty("retrac")
+
+
+def test_groups_are_few_however_many_visits(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrac.influence.scorer.GROUPS", 4)
+    found = retrac.attribute(tiny_run, "train:1", replay="all", checkpoints=[6], plan=PLAN)
+    assert found.groups == 4
+    np.testing.assert_allclose(found.dataset["part"].sum("group"), found.scores, atol=1e-6)

@@ -129,3 +129,25 @@ def test_scores_know_how_sure_they_are() -> None:
         by_hand(np.ones((2, 1, 2, 24))).uncertainty(method)
     with pytest.raises(RetracError, match="unknown method"):
         result.uncertainty("magic")
+
+
+def test_errors_are_kept_with_the_scores_where_they_can_be_told() -> None:
+    told = by_hand(np.random.default_rng(0).standard_normal((2, 3, 2, 24))).with_errors()
+    sure = told.uncertainty("retrac")
+    of_retrac = told.dataset.sel({"method": "retrac"})
+    np.testing.assert_allclose(of_retrac["error"], sure.errors, rtol=1e-6)
+    np.testing.assert_array_equal(of_retrac["certain"], sure.first(10).certain)
+    np.testing.assert_array_equal(of_retrac["repeatability"], sure.first(10).repeatability)
+    assert of_retrac["freedom"].shape == of_retrac["halves"].shape == (2,)
+    alone = by_hand(np.ones((2, 1, 2, 24)))
+    assert "error" not in alone.with_errors().dataset
+
+
+def test_a_single_checkpoint_s_errors_come_from_its_parts() -> None:
+    parts = np.random.default_rng(0).standard_normal((2, 4, 3, 24))
+    alone = by_hand(parts.sum(1, keepdims=True))
+    dims = ("method", "group", "query", "sample")
+    found = Attribution(alone.dataset.assign(part=(dims, parts)), alone.config)
+    assert (alone.groups, found.groups) == (1, 4)
+    one, four = found.uncertainty("tracin"), by_hand(parts).uncertainty("tracin")
+    np.testing.assert_allclose(one.errors, four.errors, rtol=1e-5)

@@ -23,6 +23,31 @@ def test_chosen_epochs_are_distinct_within_the_interval_and_end_with_its_last(
     assert chosen_epochs(interval, "all") == tuple(interval)
 
 
+@given(st.integers(0, 50), st.integers(1, 60), st.integers(1, 80), st.integers(0, 200))
+def test_further_back_are_other_epochs_until_the_interval_is_through(
+    start: int, length: int, count: int, back: int
+) -> None:
+    interval = range(start, start + length)
+    epochs = chosen_epochs(interval, str(count), back)
+    assert len(set(epochs)) == len(epochs) == min(count, length)
+    assert set(epochs) <= set(interval)
+    assert epochs == chosen_epochs(interval, str(count), back + length)
+    rounds = [chosen_epochs(interval, "last", turn) for turn in range(length)]
+    assert sorted(epoch for (epoch,) in rounds) == list(interval)
+
+
+def test_visits_that_did_not_count_stand_for_an_interval_in_equal_parts(
+    tiny_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [
+        step._replace(learning_rate=0.0) if step.epoch == 1 else step for step in tiny_run.steps
+    ]
+    monkeypatch.setitem(tiny_run.__dict__, "steps", steps)
+    first = plan_replays(tiny_run, tiny_run.checkpoints, "last")[0]
+    np.testing.assert_array_equal(first.weights[0], first.total)
+    assert (first.total[tiny_run.ledger.order(0)[10:]] > 0).all()
+
+
 @pytest.mark.parametrize("replay", ["last", "all", "2"])
 def test_weights_of_replayed_visits_add_up_to_the_interval_s(tiny_run: Run, replay: str) -> None:
     replays = plan_replays(tiny_run, tiny_run.checkpoints, replay)

@@ -1,5 +1,6 @@
 """`retrac attribute`."""
 
+import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,39 +26,42 @@ class Attribute:
     """Folder of the result. Default: RUN/attributions/QUERIES, with the plan, --replay and --index
     in its name where they are not the usual ones."""
     config: tyro.conf.OmitArgPrefixes[AttributeConfig] = field(default_factory=AttributeConfig)
+    until: float | None = None
+    """Go on in rounds, each with draws and events of its own, until a repeat would give this share
+    of each query's first ten again, such as 0.95 (the mean over queries, with every method)."""
+    until_minutes: float = 10.0
+    """With --until: begin no round that would not end within so many minutes."""
     dry_run: bool = False
     """Tell the time, memory and disk that it needs, and stop."""
 
     def __call__(self) -> None:
         """Attribute, report, and print the first proponents."""
-        from retrac.cli.tables import print_proponents
-        from retrac.influence.attribute import attribute, default_name
+        from retrac.cli.tables import print_certainty, print_proponents, print_reached
+        from retrac.influence.attribute import attribution_of, default_name
         from retrac.influence.estimate import estimate_attribution
         from retrac.influence.queries import open_queries, stand_in, to_generate
+        from retrac.influence.until import Until, attribute_until, rounds_beside
         from retrac.report.page import write_report
         from retrac.training.run import Run
 
         run, config = Run.open(self.run), self.config
+        until = Until(self.until, self.until_minutes) if self.until is not None else None
         like = stand_in(run, self.queries, self.query_seed)
-        path = self.output or run.path / "attributions" / default_name(like.name, config)
+        name = default_name(like.name, config, self.until)
+        path = self.output or run.path / "attributions" / name
         generated = to_generate(self.queries)
-        measure = partial(estimate_attribution, run, like, config, path, generated)
+        first = path if until is None or path.exists() else rounds_beside(path) / "0000"
+        measure = partial(estimate_attribution, run, like, config, first, generated)
+        if until is not None:
+            print(f"rounds for {until.minutes:g} min at the most; of the first:", file=sys.stderr)
         if not announced(measure, path, self.dry_run):
             return
         queries = open_queries(run, self.queries, self.query_seed)
-        result = attribute(
-            run,
-            queries,
-            config.methods,
-            checkpoints=config.checkpoints,
-            replay=config.replay,
-            parameters=config.parameters,
-            plan=config.plan,
-            compute=config.compute,
-            index=config.index,
-            recorded=config.recorded,
-            exact_top=config.exact_top,
-            output=path,
-        )
+        if until is not None:
+            result = attribute_until(run, queries, until, config, output=path)
+        else:
+            result = attribution_of(run, queries, config, path)
         print_proponents(result, queries.ids)
+        print_certainty(result)
+        print_reached(result)
         print(f"report: {write_report(result, path / 'report.html')}")

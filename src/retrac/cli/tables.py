@@ -9,8 +9,9 @@ from rich.table import Table
 from retrac.evaluation.bootstrap import Interval
 from retrac.evaluation.lds import Ceiling, Lds
 from retrac.evaluation.section import Section
-from retrac.influence.attribution import Attribution
+from retrac.influence.attribution import FIRST, Attribution
 from retrac.influence.ranking import Ranked
+from retrac.influence.uncertainty import NO_ERROR
 from retrac.report.evaluation import brief, oriented
 
 QUERIES = 8
@@ -20,13 +21,46 @@ WIDTH = 110
 
 
 def print_proponents(result: Attribution, queries: Sequence[str], k: int = 5) -> None:
-    """Print the first proponents of the first queries, by method."""
+    """Print the first proponents of the first queries, by method; with errors, if there are any."""
     table = Table("query", *result.methods, box=None, header_style="bold", title="proponents")
     for query, name in enumerate(queries[:QUERIES]):
-        table.add_row(
-            name, *(", ".join(map(_entry, result.proponents(query, m, k))) for m in result.methods)
-        )
+        table.add_row(name, *(_proponents(result, query, method, k) for method in result.methods))
     Console().print(table)
+
+
+def print_certainty(result: Attribution) -> None:
+    """Print how sure lists are, a line for each method: means over queries."""
+    data = result.dataset
+    if "error" not in data:
+        Console(soft_wrap=True).print(f"no errors: {NO_ERROR}", highlight=False)
+        return
+    first, queries = min(FIRST, data.sizes["sample"]), data.sizes["query"]
+    for method in result.methods:
+        certain, repeatability, halves = (
+            float(data[name].sel({"method": method}).mean())
+            for name in ("certain", "repeatability", "halves")
+        )
+        over = f" (means over {queries} queries)" if queries > 1 else ""
+        Console(soft_wrap=True).print(
+            f"{method}: certain {certain:.1f} of {first}; a repeat would give "
+            f"{first * repeatability:.1f} of {first} again; rank correlation of halves "
+            f"{halves:.2f}{over}",
+            highlight=False,
+        )
+
+
+def print_reached(result: Attribution) -> None:
+    """Print what ended the rounds of `--until`, if there were any."""
+    reached, until = (result.config.get(name) for name in ("reached", "until"))
+    if not reached or not until:
+        return
+    rounds = f"{reached['rounds']} round{'s' if reached['rounds'] > 1 else ''}"
+    ended = "repeatable enough" if reached["enough"] else f"{until['minutes']:g} min are over"
+    told = ", ".join(f"{method} {share:.2f}" for method, share in reached["repeatability"].items())
+    Console(soft_wrap=True).print(
+        f"ended after {rounds}: {ended}; repeatability {told} (asked for {until['share']:g})",
+        highlight=False,
+    )
 
 
 def print_ranked(entries: Sequence[Ranked], title: str) -> None:
@@ -90,5 +124,13 @@ def _told(interval: Interval) -> tuple[str, str]:
     return f"{interval.value:.3f}", f"{interval.low:.3f} to {interval.high:.3f}"
 
 
-def _entry(entry: Ranked) -> str:
+def _proponents(result: Attribution, query: int, method: str, k: int) -> str:
+    entries = result.proponents(query, method, k)
+    if "error" not in result.dataset:
+        return ", ".join(map(_named, entries))
+    errors = result.dataset["error"].sel({"method": method}).values[query]
+    return "\n".join(f"{_named(e)} {e.score:.3g} ± {errors[e.sample]:.1g}" for e in entries)
+
+
+def _named(entry: Ranked) -> str:
     return f"{entry.id} ({entry.label})" if entry.label else entry.id

@@ -20,6 +20,7 @@ from retrac.influence.store import open_result, refuse_other
 from retrac.training.index import Index
 from retrac.training.run import Run
 
+PART = ("method", "group", "query", "sample")
 SHOWN = 20
 """Samples at each end of a query's list whose images are kept with the scores."""
 
@@ -31,6 +32,7 @@ def attribute(
     *,
     checkpoints: Sequence[int] = (),
     replay: str = "last",
+    replay_back: int = 0,
     parameters: str = ".*",
     plan: PlanConfig | None = None,
     compute: ComputeConfig | None = None,
@@ -48,6 +50,7 @@ def attribute(
         methods: "tracin", "retrac" or both, at no extra cost.
         checkpoints: epochs of the checkpoints to use; all by default.
         replay: epochs of each interval to replay: "last", "all", or a number.
+        replay_back: replay the epochs so many before these, round the interval.
         parameters: regular expression; only parameters in whose name it is found count.
         plan: the draws at which queries are looked at.
         compute: device and memory.
@@ -72,6 +75,7 @@ def attribute(
         index,
         recorded,
         exact_top,
+        replay_back=replay_back,
     )
     if isinstance(queries, str):
         queries = open_queries(run, queries, query_seed)
@@ -100,7 +104,8 @@ def attribution_of(
         scored, exact = exact_scores(scorer, queries, every, parts), every
     else:
         scored, exact = _by_index(scorer, queries, way.index, config.exact_top, parts)
-    result = Attribution(_dataset(scorer, queries, scored, exact), {**settings, "run": run.facts})
+    found = Attribution(_dataset(scorer, queries, scored, exact), {**settings, "run": run.facts})
+    result = found.with_errors()
     if path is not None:
         result.save(path)
         parts.discard()
@@ -140,17 +145,21 @@ class Way:
         return {**self.settings, "queries": digest(queries.images, list(queries.ids))}
 
 
-def default_name(queries: str, config: AttributeConfig) -> str:
+def default_name(queries: str, config: AttributeConfig, until: float | None = None) -> str:
     """A result's folder: what was asked, and the way, so that one way's stands beside another's."""
     words = [queries]
     if config.plan.plan != "default":
         words.append(config.plan.plan)
     if config.replay != "last":
         words.append(f"replay-{config.replay}")
+    if config.replay_back:
+        words.append(f"back-{config.replay_back}")
     if config.index or config.recorded:
         words.append("index" if config.index else "recorded")
     if config.exact_top:
         words.append(f"exact-{config.exact_top}")
+    if until is not None:
+        words.append(f"until-{until:g}")
     return "-".join(words)
 
 
@@ -173,7 +182,8 @@ def _dataset(scorer: Scorer, queries: Queries, scored: Scored, exact: np.ndarray
     """Label the numbers; `exact` are the samples whose scores are not estimates."""
     run, replays, plan = scorer.run, scorer.replays, scorer.plan
     dataset = run.dataset
-    shown = _ends(scored.score.sum(1), SHOWN)
+    shown = ends(scored.score.sum(1), SHOWN)
+    groups = {} if scored.groups is None else {"part": (PART, scored.groups)}
     image = ("channel", "row", "column")
     visits = ("checkpoint", "sample", "visit")
     return xr.Dataset(
@@ -188,6 +198,7 @@ def _dataset(scorer: Scorer, queries: Queries, scored: Scored, exact: np.ndarray
             "query_norm": (("checkpoint", "query", "timestep"), scored.query_norms),
             "query_image": (("query", *image), queries.images),
             "sample_image": (("shown", *image), dataset.images[shown]),
+            **groups,
         },
         coords={
             "method": list(scorer.config.methods),
@@ -203,7 +214,7 @@ def _dataset(scorer: Scorer, queries: Queries, scored: Scored, exact: np.ndarray
     )
 
 
-def _ends(scores: np.ndarray, count: int) -> np.ndarray:
+def ends(scores: np.ndarray, count: int) -> np.ndarray:
     """Indices of samples within `count` of either end of some list `[M, Q, N]`, rising."""
     order = np.argsort(scores, axis=2)
     return np.unique(np.concatenate((order[..., :count], order[..., -count:]), axis=2))

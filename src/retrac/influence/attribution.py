@@ -15,6 +15,8 @@ from retrac.influence.store import open_result, save_result
 from retrac.influence.uncertainty import Uncertainty
 
 KIND = "attribution"
+FIRST = 10
+"""Of each list, of which it is told how sure they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,12 @@ class Attribution:
             - `query_norm[checkpoint, query, timestep]`: norm of the query's gradient, averaged over
               the noises of one timestep of the plan;
             - `query_image[query, channel, row, column]`, `sample_image[shown, …]`: uint8 pixels
-              of the queries and of the samples at the top of some list (`shown`: their indices).
+              of the queries and of the samples at the top of some list (`shown`: their indices);
+            - `part[method, group, query, sample]`: of a single checkpoint, what each group of
+              visits, or of rounds, adds to the scores;
+            - `error[method, query, sample]`: standard errors; `freedom`, `halves`, `certain`,
+              `repeatability[method, query]`: of them, and of the first ten (`Uncertainty`). Only
+              where there is more than one checkpoint or group.
 
             Coordinates: `method`, `checkpoint` (its epoch), `query_id`, `query_label`,
             `sample_id`, `sample_label`, `timestep`, `shown`, `exact` (whether a sample's scores
@@ -50,11 +57,34 @@ class Attribution:
     def uncertainty(self, method: str) -> Uncertainty:
         """How sure the scores of one method are, from how much checkpoints differ.
 
+        Of a single checkpoint, from how much groups of visits differ.
+
         Raises:
-            RetracError: there is but one checkpoint.
+            RetracError: there is one checkpoint and one visit, or an index that has added them up.
         """
         self.scores_of(method)  # refuses what is no method
-        return Uncertainty.of(self.contributions.sel({"method": method}).values)
+        return Uncertainty.of(self._groups.sel({"method": method}).values)
+
+    @property
+    def groups(self) -> int:
+        """Checkpoints, or groups of one checkpoint's visits: with fewer than two, no errors."""
+        return int(self._groups.shape[1])
+
+    def with_errors(self) -> "Attribution":
+        """The same, with `error` and what belongs to it in the dataset, if they can be told."""
+        if self.groups < 2:
+            return self
+        found = [self.uncertainty(method) for method in self.methods]
+        first = [sure.first(FIRST) for sure in found]
+        each = ("method", "query")
+        told = {
+            "error": ((*each, "sample"), [sure.errors.astype(np.float32) for sure in found]),
+            "freedom": (each, [sure.freedom for sure in found]),
+            "halves": (each, [sure.halves for sure in found]),
+            "certain": (each, [top.certain for top in first]),
+            "repeatability": (each, [top.repeatability for top in first]),
+        }
+        return Attribution(self.dataset.assign(told), self.config)
 
     def scores_of(self, method: str) -> xr.DataArray:
         """Scores of one method, `[query, sample]`.
@@ -118,6 +148,11 @@ class Attribution:
             RetracError: absent, or damaged.
         """
         return Attribution(*open_result(Path(path), KIND))
+
+    @property
+    def _groups(self) -> xr.DataArray:
+        alone = self.dataset.sizes["checkpoint"] == 1
+        return self.dataset["part"] if alone and "part" in self.dataset else self.contributions
 
     def _ranked(self, query: int, method: str, k: int, sign: int) -> list[Ranked]:
         data, by_query = self.dataset, self.scores_of(method).values

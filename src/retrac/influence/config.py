@@ -93,6 +93,8 @@ class AttributeConfig:
     all."""
     replay: str = "last"
     """Epochs of each checkpoint's interval to replay: last (as published), all, or a number."""
+    replay_back: int = field(default=0, kw_only=True)
+    """Replay the epochs so many before these, round the interval: other events, for a repeat."""
     parameters: str = ".*"
     """Regular expression: only parameters in whose name it is found count, in products and norms.
     Default: all of them."""
@@ -115,6 +117,10 @@ class AttributeConfig:
             ) from None
         if self.index and self.recorded:
             raise RetracError("give either --index or --recorded")
+        if self.replay_back < 0:
+            raise RetracError(f"--replay-back must be at least 0, not {self.replay_back}")
+        if self.replay_back and (self.index or self.recorded):
+            raise RetracError("--replay-back does not go with --index or --recorded: it replays")
         if self.exact_top < 0:
             raise RetracError(f"--exact-top must be at least 0, not {self.exact_top}")
         if self.exact_top and not self.index:

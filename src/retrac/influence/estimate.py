@@ -306,7 +306,8 @@ def _passes(images: int, rows: int) -> float:
 def _needs(scorer: Scorer, queries: Queries, samples: int, seconds: float) -> Estimate:
     """With the memory and space that scores take: as pieces, as a whole, and in the report."""
     visits = sum(len(replay.epochs) for replay in scorer.replays)
-    pairs = len(scorer.config.methods) * len(scorer.replays) * len(queries) * samples
+    kept = len(scorer.replays) + 1 + (scorer.groups if scorer.groups > 1 else 0)  # with errors
+    pairs = len(scorer.config.methods) * kept * len(queries) * samples
     scores = FLOAT * pairs + 3 * FLOAT * visits * samples
     pixels = prod(scorer.run.shape)
     report = len(queries) * (REPORT + REPORTED * pixels)

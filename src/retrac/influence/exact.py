@@ -25,12 +25,14 @@ class Scored:
         score: float32 `[M, K, Q, S]`, by checkpoint.
         norms, timesteps: for each checkpoint `[S, V]`, of the replayed visits.
         query_norms: `[K, Q, T']`, of the queries' gradients, averaged over noises.
+        groups: float32 `[M, G, Q, S]`, of a single checkpoint, by group of visits; None without.
     """
 
     score: np.ndarray
     norms: list[np.ndarray]
     timesteps: list[np.ndarray]
     query_norms: np.ndarray
+    groups: np.ndarray | None = None
 
 
 def exact_scores(scorer: Scorer, queries: Queries, samples: np.ndarray, parts: Parts) -> Scored:
@@ -139,7 +141,23 @@ class ExactWork:
             norms.append(np.concatenate([part["norms"] for part in found]))
             timesteps.append(np.concatenate([part["timesteps"] for part in found]))
             query_norms.append(np.concatenate(by_query))
-        return Scored(np.stack(scores, axis=1), norms, timesteps, np.stack(query_norms))
+        return Scored(
+            np.stack(scores, axis=1),
+            norms,
+            timesteps,
+            np.stack(query_norms),
+            self._groups(parts) if self.scorer.groups > 1 else None,
+        )
+
+    def _groups(self, parts: Parts) -> np.ndarray:
+        (replay,) = self.scorer.replays
+        return np.concatenate(
+            [
+                np.concatenate([parts.get(n)["groups"] for n in self._pieces(replay, block)], 3)
+                for block in self.blocks
+            ],
+            axis=2,
+        )
 
     def _pieces(self, replay: Replay, block: np.ndarray) -> dict[str, np.ndarray]:
         """Samples by the name of the part that holds their scores."""

@@ -27,35 +27,48 @@ class Replay:
     total: np.ndarray
 
 
-def plan_replays(run: Run, checkpoints: Sequence[Checkpoint], replay: str) -> list[Replay]:
+def plan_replays(
+    run: Run, checkpoints: Sequence[Checkpoint], replay: str, back: int = 0
+) -> list[Replay]:
     """Let each checkpoint stand for the epochs since the one before it.
 
     Args:
         run: the run.
         checkpoints: by epoch.
         replay: "last", "all", or how many epochs of each interval, evenly spaced.
+        back: so many epochs earlier, round the interval.
     """
     starts = [0, *(checkpoint.epoch for checkpoint in checkpoints)]
     return [
-        _replay(checkpoint, range(start, checkpoint.epoch), replay, run.steps, run.ledger)
+        _replay(checkpoint, range(start, checkpoint.epoch), replay, back, run.steps, run.ledger)
         for start, checkpoint in zip(starts, checkpoints, strict=False)
     ]
 
 
-def chosen_epochs(interval: range, replay: str) -> tuple[int, ...]:
-    """Epochs of an interval to replay; evenly spaced, always with the last."""
+def chosen_epochs(interval: range, replay: str, back: int = 0) -> tuple[int, ...]:
+    """Epochs of an interval to replay; evenly spaced, with the last, or `back` epochs earlier."""
     count = {"last": 1, "all": len(interval)}.get(replay) or min(int(replay), len(interval))
-    back = np.linspace(0, len(interval), count, endpoint=False).astype(int)
-    return tuple(sorted(interval[-1 - int(offset)] for offset in back))
+    offsets = np.linspace(0, len(interval), count, endpoint=False).astype(int)
+    return tuple(sorted(interval[-1 - int(offset + back) % len(interval)] for offset in offsets))
 
 
 def _replay(
-    checkpoint: Checkpoint, interval: range, replay: str, steps: Sequence[Step], ledger: Ledger
+    checkpoint: Checkpoint,
+    interval: range,
+    replay: str,
+    back: int,
+    steps: Sequence[Step],
+    ledger: Ledger,
 ) -> Replay:
-    epochs = chosen_epochs(interval, replay)
+    epochs = chosen_epochs(interval, replay, back)
     by_visit = visit_weights(steps, ledger, interval)
     total = by_visit.sum(0)
     replayed = by_visit[[interval.index(epoch) for epoch in epochs]]
-    # Their weighted mean stands for all visits, so that replaying all of them is the exact sum.
-    weights = replayed / replayed.sum(0) * total
+    # Their weighted mean stands for all visits, so that replaying all of them is the exact sum;
+    # their plain mean where all of them fell on steps that did not count.
+    counted = replayed.sum(0)
+    shares = np.divide(
+        replayed, counted, where=counted > 0, out=np.full_like(replayed, 1 / len(epochs))
+    )
+    weights = shares * total
     return Replay(checkpoint, epochs, weights, total)

@@ -61,15 +61,18 @@ class SampleScores:
         scores: float32 `[M, Q, S]`.
         norms: float32 `[S, V]`, gradient norm of each replayed visit.
         timesteps: int64 `[S, V]`.
+        groups: float32 `[M, G, Q, S]`, what each group of visits adds to the scores.
     """
 
     scores: np.ndarray
     norms: np.ndarray
     timesteps: np.ndarray
+    groups: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """By name."""
-        return {"scores": self.scores, "norms": self.norms, "timesteps": self.timesteps}
+        """By name; a single group is the scores."""
+        found = {"scores": self.scores, "norms": self.norms, "timesteps": self.timesteps}
+        return found if self.groups.shape[1] == 1 else {**found, "groups": self.groups}
 
 
 def sample_scores(
@@ -82,6 +85,7 @@ def sample_scores(
     methods: Sequence[str],
     batch: int,
     ids: Sequence[str],
+    groups: int = 1,
 ) -> SampleScores:
     """`⟨direction, Σ_v (η_v/B_v) w(‖g_v‖) g_v⟩` for each method, query and sample.
 
@@ -95,6 +99,7 @@ def sample_scores(
         methods: names of weightings.
         batch: visits in one forward and backward pass.
         ids: the dataset's sample ids, for errors.
+        groups: G; every G-th visit belongs to the same one.
 
     Raises:
         RetracError: a gradient that is not finite; sample and checkpoint are named.
@@ -124,9 +129,18 @@ def sample_scores(
         )
     counted = torch.from_numpy(replay.weights[:, samples]).float()
     weights = torch.stack([WEIGHTINGS[method](norms) * counted for method in methods])
-    scores = torch.einsum("mvs,vsmq->mqs", weights, products)
+    by_group = torch.stack(
+        [
+            torch.einsum("mvs,vsmq->mqs", weights[:, group::groups], products[group::groups])
+            for group in range(groups)
+        ],
+        dim=1,
+    )
     return SampleScores(
-        scores.numpy(), norms.T.numpy(), visits.timesteps.view(epochs, count).T.numpy()
+        by_group.sum(1).numpy(),
+        norms.T.numpy(),
+        visits.timesteps.view(epochs, count).T.numpy(),
+        by_group.numpy(),
     )
 
 

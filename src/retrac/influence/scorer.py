@@ -22,6 +22,9 @@ from retrac.influence.replay import Replay, plan_replays
 from retrac.influence.sample_scores import SampleScores, Visits, sample_scores
 from retrac.training.run import Run, choose_checkpoints
 
+GROUPS = 8
+"""Groups into which one checkpoint's visits are divided at the most, to show errors."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
@@ -44,7 +47,7 @@ class Scorer:
         return Scorer(
             run,
             config,
-            tuple(plan_replays(run, chosen, config.replay)),
+            tuple(plan_replays(run, chosen, config.replay, config.replay_back)),
             Plan.of(config.plan, run.config.objective.timesteps),
             choose_device(config.compute.device),
         )
@@ -59,12 +62,18 @@ class Scorer:
             "parameters": self.config.parameters,
             **self.config.plan.settings,
             "trained": self.run.identity,
+            **({"replay_back": self.config.replay_back} if self.config.replay_back else {}),
         }
 
     @property
     def draws(self) -> int:
         """Gradients per query and checkpoint."""
         return len(self.plan.timesteps) * self.plan.noises
+
+    @property
+    def groups(self) -> int:
+        """Groups of visits that are told apart: where checkpoints differ, they show errors."""
+        return min(GROUPS, len(self.replays[0].epochs)) if len(self.replays) == 1 else 1
 
     def model(self, replay: Replay) -> UNet2DModel:
         """Load the network at a checkpoint, with the parameters that count left trainable.
@@ -148,6 +157,7 @@ class Scorer:
             self.config.methods,
             split.batch,
             self.run.dataset.ids,
+            self.groups,
         )
 
 

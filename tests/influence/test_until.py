@@ -1,0 +1,126 @@
+"""Rounds are repeats with draws and events of their own; their mean is the score."""
+
+import numpy as np
+import pytest
+
+import retrac
+from retrac.errors import RetracError
+from retrac.influence import until as module
+from retrac.influence.config import AttributeConfig, PlanConfig
+from retrac.influence.until import Until, attribute_until, rounds_beside
+from retrac.training.run import Run
+
+PLAN = PlanConfig(plan_timesteps=3, plan_noises=2)
+CONFIG = AttributeConfig(plan=PLAN)
+
+
+@pytest.fixture
+def rounds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The clock is the number of rounds, in minutes."""
+    begun: list[int] = []
+
+    def counted(run, queries, config, turn, path):
+        begun.append(turn)
+        return original(run, queries, config, turn, path)
+
+    original = module._round
+    monkeypatch.setattr(module, "_round", counted)
+    monkeypatch.setattr(module.time, "monotonic", lambda: 60.0 * len(begun))
+    return begun
+
+
+def test_the_budget_ends_it_and_scores_are_the_mean_of_repeats(tiny_run: Run, rounds) -> None:
+    found = attribute_until(tiny_run, "train:2", Until(0.99, 3), CONFIG)
+    assert rounds == [0, 1, 2]
+    told = found.config["reached"]
+    assert told["rounds"] == 3 and not told["enough"]
+    repeats = [
+        retrac.attribute(
+            tiny_run,
+            "train:2",
+            plan=PlanConfig(plan_timesteps=3, plan_noises=2, plan_seed=turn),
+            replay_back=turn,
+        )
+        for turn in range(3)
+    ]
+    expected = np.mean([each.contributions.values for each in repeats], 0)
+    np.testing.assert_allclose(found.contributions, expected, rtol=1e-5, atol=1e-9)
+    # Intervals have two epochs: the third round replays those of the first.
+    assert found.dataset.sizes["visit"] == 2
+    assert set(told["repeatability"]) == {"tracin", "retrac"}
+    for method, share in told["repeatability"].items():
+        assert found.uncertainty(method).first(10).repeatability.mean() == pytest.approx(share)
+
+
+def test_enough_ends_it(tiny_run: Run, rounds) -> None:
+    found = attribute_until(tiny_run, "train:1", Until(0.01, 100), CONFIG)
+    assert rounds == [0]
+    assert found.config["reached"]["enough"]
+
+
+def test_rounds_of_a_single_checkpoint_show_its_errors(tiny_run: Run, rounds) -> None:
+    config = AttributeConfig(plan=PLAN, checkpoints=(6,))
+    found = attribute_until(tiny_run, "train:1", Until(0.99, 8), config)
+    assert rounds == list(range(8))
+    assert found.groups == 6  # rounds that replay the same epoch are no groups of their own
+    np.testing.assert_allclose(found.dataset["part"].sum("group"), found.scores, atol=1e-6)
+    assert found.dataset["train_timestep"].shape == (1, 24, 6)
+
+
+def test_rounds_of_the_same_events_are_no_groups(tiny_run: Run, rounds) -> None:
+    config = AttributeConfig(plan=PLAN, checkpoints=(6,), replay="all")
+    found = attribute_until(tiny_run, "train:1", Until(0.99, 2), config)
+    assert found.groups == 6  # of visits
+    np.testing.assert_allclose(found.dataset["part"].sum("group"), found.scores, atol=1e-6)
+    assert found.dataset.sizes["visit"] == 6
+
+
+def test_stopped_it_goes_on_and_done_it_is_opened(
+    tiny_run: Run, rounds, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, until = tmp_path / "a", Until(0.99, 2)
+    whole = attribute_until(tiny_run, "train:1", until, CONFIG)
+    counted = module._round
+
+    def dying(run, queries, config, turn, path):
+        if turn == 1:
+            raise KeyboardInterrupt
+        return counted(run, queries, config, turn, path)
+
+    rounds.clear()
+    monkeypatch.setattr(module, "_round", dying)
+    with pytest.raises(KeyboardInterrupt):
+        attribute_until(tiny_run, "train:1", until, CONFIG, output=output)
+    assert (rounds_beside(output) / "0000" / "config.json").is_file()
+    rounds.clear()
+    monkeypatch.setattr(module, "_round", counted)
+    found = attribute_until(tiny_run, "train:1", until, CONFIG, output=output)
+    np.testing.assert_allclose(found.scores, whole.scores, rtol=1e-5, atol=1e-9)
+    assert not rounds_beside(output).exists()
+    again = attribute_until(tiny_run, "train:1", until, CONFIG, output=output)
+    assert again.config == found.config and rounds == [0, 1]
+    with pytest.raises(RetracError, match="other settings"):
+        attribute_until(tiny_run, "train:1", Until(0.5, 2), CONFIG, output=output)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.5, 95, float("nan")])
+def test_shares_that_are_none_are_refused(share: float) -> None:
+    with pytest.raises(RetracError, match="--until must be between 0 and 1"):
+        Until(share)
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
+def test_times_that_are_none_are_refused(minutes: float) -> None:
+    with pytest.raises(RetracError, match="--until-minutes"):
+        Until(0.95, minutes)
+
+
+def test_what_will_never_be_known_is_refused(own_run, rounds) -> None:
+    run = Run.open(own_run)
+    retrac.influence.indexed.build_index(
+        run, retrac.influence.config.IndexConfig(checkpoints=(6,), sketch_size=64)
+    )
+    config = AttributeConfig(plan=PLAN, index=True)
+    with pytest.raises(RetracError, match="a single checkpoint shows no error"):
+        attribute_until(run, "train:1", Until(), config)
+    assert rounds == []

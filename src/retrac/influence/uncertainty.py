@@ -25,12 +25,12 @@ from retrac.errors import RetracError
 MANY = 1e6
 """Degrees of freedom that are as good as infinitely many."""
 NO_ERROR = (
-    "one checkpoint and one event of each sample show no error: use more --checkpoints, or "
-    "--replay 2 or more"
+    "a single checkpoint shows no error, unless several of its events are told apart: use more "
+    "--checkpoints, or --replay 2 or more without an index"
 )
 REPEATS = 100
 """Draws from which certainty and repeatability are read."""
-CERTAIN = 0.9
+CERTAIN = 0.95
 """Probability of belonging to a list that is called certain."""
 
 
@@ -184,4 +184,4 @@ def _agreement_of_halves(groups: np.ndarray) -> np.ndarray:
     one, two = (rank - rank.mean(1, keepdims=True) for rank in (one, two))
     scale = np.sqrt((one**2).sum(1) * (two**2).sum(1))
     half = np.divide((one * two).sum(1), scale, out=np.zeros(len(one)), where=scale > 0)
-    return np.where(half > -1, 2 * half / (1 + half), -1.0)
+    return np.where(half > 0, 2 * half / (1 + np.abs(half)), half)

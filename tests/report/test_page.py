@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from retrac.errors import RetracError
+from retrac.influence.attribution import Attribution
 from retrac.report.page import render, write_report
 
 HOSTILE = ["<script>alert(1)</script>", '"quotes" onerror="x', "{{ 7 * 7 }}", "</style><b>&amp;'"]
@@ -263,3 +264,31 @@ def test_estimates_are_told_apart_from_exact_scores(make_attribution):
     assert "Those of the 3 best candidates are exact" in page
     recorded = make_attribution(config={"index": {"kind": "recorded", "size": 500, "seed": 0}})
     assert "recorded while training, each in 500 numbers" in render(recorded, 5)
+
+
+def test_errors_stand_beside_scores_and_lists_say_how_sure_they_are(make_attribution):
+    attribution = make_attribution()
+    page = tree(render(attribution, 8))
+    errors = attribution.uncertainty("tracin").errors[0]
+    entries = attribution.proponents(0, "tracin", 8)
+    for entry, item in zip(entries, listed(page, 0)[0], strict=True):
+        (told,) = item.all("span", **{"class": "error"})
+        assert told.words() == f"± {1e4 * errors[entry.sample]:.2f}"
+    words = page.words()
+    assert words.count("of these 8") == 8 and "sure to belong to their list, of 8" in words
+    assert "2 checkpoints differ" in words
+
+
+def test_without_errors_the_page_says_so(make_attribution):
+    words = tree(render(make_attribution(checkpoints=[5]), 8)).words()
+    assert "±" not in words and "of these 8" not in words
+    assert "cannot be told from one checkpoint" in words
+
+
+def test_errors_of_parts_are_told_as_such(make_attribution):
+    alone = make_attribution(checkpoints=[5])
+    parts = np.random.default_rng(0).normal(size=(2, 3, 4, 40))
+    dims = ("method", "group", "query", "sample")
+    found = Attribution(alone.dataset.assign(part=(dims, parts)), alone.config)
+    words = tree(render(found, 8)).words()
+    assert "3 parts of the sample’s events differ" in words and "happened to be kept" not in words

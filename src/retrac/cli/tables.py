@@ -13,6 +13,7 @@ from retrac.influence.attribution import FIRST, Attribution
 from retrac.influence.ranking import Ranked
 from retrac.influence.uncertainty import NO_ERROR
 from retrac.report.evaluation import brief, oriented
+from retrac.report.wording import error, exponent, power, signed
 
 QUERIES = 8
 """Queries that are printed; the report has them all."""
@@ -25,7 +26,7 @@ def print_proponents(result: Attribution, queries: Sequence[str], k: int = 5) ->
     table = Table("query", *result.methods, box=None, header_style="bold", title="proponents")
     for query, name in enumerate(queries[:QUERIES]):
         table.add_row(name, *(_proponents(result, query, method, k) for method in result.methods))
-    Console().print(table)
+    Console(width=max(WIDTH, Console().width)).print(table)
 
 
 def print_certainty(result: Attribution) -> None:
@@ -129,7 +130,11 @@ def _proponents(result: Attribution, query: int, method: str, k: int) -> str:
     if "error" not in result.dataset:
         return ", ".join(map(_named, entries))
     errors = result.dataset["error"].sel({"method": method}).values[query]
-    return "\n".join(f"{_named(e)} {e.score:.3g} ± {errors[e.sample]:.1g}" for e in entries)
+    unit = exponent(entry.score for entry in entries)
+    return "\n".join(
+        f"{_named(e)}  {signed(e.score, unit)} {error(float(errors[e.sample]), unit)} {power(unit)}"
+        for e in entries
+    )
 
 
 def _named(entry: Ranked) -> str:

@@ -1,7 +1,9 @@
 """What the page says, as plain values: every number in it comes from here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from retrac.influence.attribution import Attribution
 from retrac.influence.ranking import Ranked
@@ -12,13 +14,16 @@ from retrac.report import wording
 class Ranking:
     """One query's lists under one method.
 
-    `exponent` is the power of ten in which their scores are written.
+    `exponent` is the power of ten in which their scores are written. Where errors can be told,
+    `errors` has those of the listed samples, and `sure` says how sure the proponents are.
     """
 
     method: str
     exponent: int
     proponents: Sequence[Ranked]
     opponents: Sequence[Ranked]
+    errors: Mapping[int, float]
+    sure: str
 
 
 @dataclass(frozen=True)
@@ -50,15 +55,48 @@ class Summary:
         influential: the generally influential samples, those that serve most queries first.
         unique: distinct samples among all proponents, as a share of them.
         same_label: share of the labelled queries' proponents that have the query's label, or None.
+        sure: how sure lists are; None where errors cannot be told.
     """
 
     method: str
     influential: Sequence[Influential]
     unique: float
     same_label: float | None
+    sure: "Sure | None"
 
 
-def queries(attribution: Attribution, k: int) -> list[Query]:
+@dataclass(frozen=True)
+class Sure:
+    """How sure one method's scores are.
+
+    Attributes:
+        errors: `[Q, N]`, of the scores.
+        certain: `[Q]`, how many of a query's proponents surely belong to its list.
+        repeatability: `[Q]`, share of them that a repeat would give again.
+        halves: mean rank correlation of scores between halves, stepped up to the whole.
+    """
+
+    errors: np.ndarray
+    certain: np.ndarray
+    repeatability: np.ndarray
+    halves: float
+
+
+def certainties(attribution: Attribution, k: int) -> dict[str, Sure]:
+    """How sure each method's scores and first k are; empty where errors cannot be told."""
+    if attribution.groups < 2:
+        return {}
+    found = {}
+    for method in attribution.methods:
+        scores = attribution.uncertainty(method)
+        first = scores.first(k)
+        found[method] = Sure(
+            scores.errors, first.certain, first.repeatability, float(scores.halves.mean())
+        )
+    return found
+
+
+def queries(attribution: Attribution, k: int, sure: Mapping[str, Sure]) -> list[Query]:
     """Collect every query with its top k proponents and opponents under each method."""
     data = attribution.dataset
     return [
@@ -66,19 +104,25 @@ def queries(attribution: Attribution, k: int) -> list[Query]:
             index=index,
             id=str(data["query_id"].values[index]),
             label=str(data["query_label"].values[index]),
-            rankings=[_ranking(attribution, index, method, k) for method in attribution.methods],
+            rankings=[
+                _ranking(attribution, index, method, k, sure.get(method))
+                for method in attribution.methods
+            ],
         )
         for index in range(data.sizes["query"])
     ]
 
 
-def summaries(attribution: Attribution, asked: Sequence[Query], k: int) -> list[Summary]:
+def summaries(
+    attribution: Attribution, asked: Sequence[Query], k: int, sure: Mapping[str, Sure]
+) -> list[Summary]:
     """Sum up each method over the queries."""
     return [
         _summary(
             method,
             _influential(attribution, method, k),
             [(query.label, query.rankings[place].proponents) for query in asked],
+            sure.get(method),
         )
         for place, method in enumerate(attribution.methods)
     ]
@@ -109,11 +153,24 @@ def shown(asked: Sequence[Query], summed: Sequence[Summary]) -> set[int]:
     return listed.union(entry.sample for summary in summed for entry in summary.influential)
 
 
-def _ranking(attribution: Attribution, query: int, method: str, k: int) -> Ranking:
+def _ranking(
+    attribution: Attribution, query: int, method: str, k: int, sure: Sure | None
+) -> Ranking:
     proponents = attribution.proponents(query, method, k)
     opponents = attribution.opponents(query, method, k)
     scores = [entry.score for entry in (*proponents, *opponents)]
-    return Ranking(method, wording.exponent(scores), proponents, opponents)
+    exponent = wording.exponent(scores)
+    if sure is None:
+        return Ranking(method, exponent, proponents, opponents, {}, "")
+    listed = (entry.sample for entry in (*proponents, *opponents))
+    return Ranking(
+        method,
+        exponent,
+        proponents,
+        opponents,
+        {sample: float(sure.errors[query, sample]) for sample in listed},
+        wording.sure(int(sure.certain[query]), float(sure.repeatability[query]), len(proponents)),
+    )
 
 
 def _influential(attribution: Attribution, method: str, k: int) -> list[Influential]:
@@ -123,7 +180,10 @@ def _influential(attribution: Attribution, method: str, k: int) -> list[Influent
 
 
 def _summary(
-    method: str, influential: Sequence[Influential], lists: Sequence[tuple[str, Sequence[Ranked]]]
+    method: str,
+    influential: Sequence[Influential],
+    lists: Sequence[tuple[str, Sequence[Ranked]]],
+    sure: Sure | None,
 ) -> Summary:
     entries = [(label, entry) for label, ranked in lists for entry in ranked]
     same = [entry.label == label for label, entry in entries if label and entry.label]
@@ -132,4 +192,5 @@ def _summary(
         influential=influential,
         unique=len({entry.sample for _, entry in entries}) / max(1, len(entries)),
         same_label=sum(same) / len(same) if same else None,
+        sure=sure,
     )

@@ -17,7 +17,7 @@ from retrac.influence.attribution import Attribution
 from retrac.report import content, evaluation, figures, wording
 from retrac.report.canvas import svg_uri
 
-FILTERS = ("signed", "power", "timesteps", "tally", "percent", "method_name")
+FILTERS = ("signed", "error", "power", "timesteps", "tally", "percent", "method_name")
 """Functions of `wording` that the template may call."""
 PIXEL_ART = 64
 """Images up to this size are shown with sharp pixels when enlarged."""
@@ -49,8 +49,9 @@ def write_report(
 
 def render(attribution: Attribution, k: int, sections: Sequence[Section] = ()) -> str:
     """Return the page as HTML."""
-    asked = content.queries(attribution, k)
-    summed = content.summaries(attribution, asked, k)
+    sure = content.certainties(attribution, k)
+    asked = content.queries(attribution, k, sure)
+    summed = content.summaries(attribution, asked, k, sure)
     height, width = attribution.dataset["query_image"].shape[-2:]
     config = dict(attribution.config)
     run = config.pop("run", {})
@@ -61,6 +62,8 @@ def render(attribution: Attribution, k: int, sections: Sequence[Section] = ()) -
         queries=asked,
         summaries=summed,
         served={s.method: {entry.sample: entry.queries for entry in s.influential} for s in summed},
+        groups=attribution.groups,
+        checkpoints=attribution.dataset.sizes["checkpoint"],
         marks=any(s.influential for s in summed),
         methods=wording.METHODS,
         estimated=content.estimated(attribution),

@@ -48,6 +48,23 @@ def signed(value: float, exponent: int) -> str:
     return f"{mantissa:+.2f}".replace("-", "−")
 
 
+def error(value: float, exponent: int) -> str:
+    """Write a score's standard error in the score's power of ten."""
+    return f"±\u00a0{value * 10.0**-exponent:.2f}"
+
+
+def sure(certain: int, repeatability: float, listed: int) -> str:
+    """Say how sure a list is."""
+    count = round(repeatability * listed)
+    belong = {0: "None", listed: "All"}.get(certain, str(certain))
+    again = {0: "hardly any", listed: "nearly all"}.get(count, f"about {count}")
+    verb = "is" if certain < 2 else "are"
+    return (
+        f"{belong} of these {listed} {verb} sure to belong here. A repeat would show {again} of "
+        "them again."
+    )
+
+
 def timesteps(values: Sequence[int]) -> str:
     """Write the timesteps of a sample's replayed events; of many, how many and their range."""
     if not values:

@@ -27,6 +27,28 @@ from retrac.report.canvas import INK, MARK, head, save_png
 RESULTS = Path(__file__).parent / "results"
 NAMES = {"tracin": "TracIn", "retrac": "ReTrac"}
 OURS, BASELINE = "#3f8fa8", "#8a8f96"
+DEEPEST = "mid_block|down_blocks.1|up_blocks.0"
+WAYS = {
+    "1 event a checkpoint": AttributeConfig(),
+    "all events": AttributeConfig(replay="all"),
+    "deepest level, 1 event a checkpoint": AttributeConfig(parameters=DEEPEST),
+    "deepest level, all events": AttributeConfig(replay="all", parameters=DEEPEST),
+}
+FOLDERS = ("last", "all", "deepest-last", "deepest-all")
+PAIRS = (
+    ("ReTrac, all events", "TracIn, all events"),
+    ("ReTrac, 1 event a checkpoint", "TracIn, 1 event a checkpoint"),
+    ("ReTrac, all events", "ReTrac, 1 event a checkpoint"),
+    ("TracIn, all events", "TracIn, 1 event a checkpoint"),
+    ("ReTrac, all events", "ReTrac, 1 event, epoch 300"),
+    ("TracIn, all events", "TracIn, 1 event, epoch 300"),
+    ("ReTrac, deepest level, all events", "TracIn, deepest level, all events"),
+    ("ReTrac, deepest level, all events", "ReTrac, all events"),
+    ("TracIn, deepest level, all events", "TracIn, all events"),
+    ("TracIn, deepest level, all events", "TracIn, deepest level, 1 event a checkpoint"),
+    ("ReTrac, deepest level, all events", "ReTrac, deepest level, 1 event a checkpoint"),
+    ("pixels", "TracIn, deepest level, all events"),
+)
 
 
 @dataclass(frozen=True)
@@ -42,10 +64,9 @@ class Settings:
             "products of pixels", pixel_products(shipped.queries.images, run.dataset.images)
         )
         metric.update("training loss", loss_scores(training_losses(run), len(shipped.queries)))
-        for replay in ("last", "all"):
-            path = run.path / "attributions" / replay
-            found = attribution_of(run, shipped.queries, AttributeConfig(replay=replay), path)
-            _take(metric, found, replay)
+        for (told, way), folder in zip(WAYS.items(), FOLDERS, strict=True):
+            found = attribution_of(run, shipped.queries, way, run.path / "attributions" / folder)
+            _take(metric, found, told)
         table = [
             {
                 "method": method,
@@ -59,14 +80,6 @@ class Settings:
         ]
         ceiling = metric.ceiling()
         assert ceiling is not None
-        pairs = [
-            ("ReTrac, all events", "TracIn, all events"),
-            ("ReTrac, 1 event a checkpoint", "TracIn, 1 event a checkpoint"),
-            ("ReTrac, all events", "ReTrac, 1 event a checkpoint"),
-            ("TracIn, all events", "TracIn, 1 event a checkpoint"),
-            ("ReTrac, all events", "ReTrac, 1 event, epoch 300"),
-            ("TracIn, all events", "TracIn, 1 event, epoch 300"),
-        ]
         write_json(
             RESULTS / "leaderboard.json",
             {
@@ -76,7 +89,7 @@ class Settings:
                 "ceiling": asdict(ceiling),
                 "differences": {
                     f"{one} - {other}": asdict(metric.difference(one, other))
-                    for one, other in pairs
+                    for one, other in PAIRS
                 },
             },
         )
@@ -85,15 +98,14 @@ class Settings:
         print(_markdown(shown, shipped))
 
 
-def _take(metric: Lds, found: Attribution, replay: str) -> None:
+def _take(metric: Lds, found: Attribution, told: str) -> None:
     for method in found.methods:
-        scores = found.scores_of(method).values
-        told = "all events" if replay == "all" else "1 event a checkpoint"
-        metric.update(f"{NAMES[method]}, {told}", scores)
-        if replay == "last":
+        name = NAMES[method]
+        metric.update(f"{name}, {told}", found.scores_of(method).values)
+        if told.startswith("1 event"):
             single = found.contributions.sel({"method": method})
             for epoch, values in zip(single["checkpoint"].values, single.values, strict=True):
-                metric.update(f"{NAMES[method]}, 1 event, epoch {epoch}", values)
+                metric.update(f"{name}, 1 event, epoch {epoch}", values)
 
 
 def _markdown(table: list[dict[str, Any]], shipped: Shipped) -> str:

@@ -14,7 +14,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from retrac.evaluation.baselines import loss_scores, pixel_products
-from retrac.evaluation.bootstrap import Interval
+from retrac.evaluation.interval import Interval
 from retrac.evaluation.lds import Lds
 from retrac.evaluation.losses import training_losses
 from retrac.evaluation.shipped import Shipped
@@ -33,15 +33,21 @@ WAYS = {
     "all events": AttributeConfig(replay="all"),
     "deepest level, 1 event a checkpoint": AttributeConfig(parameters=DEEPEST),
     "deepest level, all events": AttributeConfig(replay="all", parameters=DEEPEST),
+    "without the last convolution, 1 event a checkpoint": AttributeConfig(
+        parameters="^(?!conv_out)"
+    ),
 }
-FOLDERS = ("last", "all", "deepest-last", "deepest-all")
+SINGLE = {"1 event a checkpoint": "1 event", "all events": "all its events"}
+"""Ways whose checkpoints are scored one by one, too."""
 PAIRS = (
     ("ReTrac, all events", "TracIn, all events"),
     ("ReTrac, 1 event a checkpoint", "TracIn, 1 event a checkpoint"),
     ("ReTrac, all events", "ReTrac, 1 event a checkpoint"),
     ("TracIn, all events", "TracIn, 1 event a checkpoint"),
-    ("ReTrac, all events", "ReTrac, 1 event, epoch 300"),
-    ("TracIn, all events", "TracIn, 1 event, epoch 300"),
+    ("ReTrac, epoch 300, all its events", "ReTrac, epoch 300, 1 event"),
+    ("TracIn, epoch 300, all its events", "TracIn, epoch 300, 1 event"),
+    ("ReTrac, epoch 50, all its events", "ReTrac, all events"),
+    ("TracIn, epoch 50, all its events", "TracIn, all events"),
     ("ReTrac, deepest level, all events", "TracIn, deepest level, all events"),
     ("ReTrac, deepest level, all events", "ReTrac, all events"),
     ("TracIn, deepest level, all events", "TracIn, all events"),
@@ -64,8 +70,8 @@ class Settings:
             "products of pixels", pixel_products(shipped.queries.images, run.dataset.images)
         )
         metric.update("training loss", loss_scores(training_losses(run), len(shipped.queries)))
-        for (told, way), folder in zip(WAYS.items(), FOLDERS, strict=True):
-            found = attribution_of(run, shipped.queries, way, run.path / "attributions" / folder)
+        for told, way in WAYS.items():
+            found = attribution_of(run, shipped.queries, way, shipped.place(run, way))
             _take(metric, found, told)
         table = [
             {
@@ -93,19 +99,38 @@ class Settings:
                 },
             },
         )
-        shown = [row for row in table if "epoch" not in row["method"] or "300" in row["method"]]
+        shown = [row for row in table if "epoch" not in row["method"]]
         save_png(_figure(shown, ceiling.of_the_mean), RESULTS / "leaderboard.png")
         print(_markdown(shown, shipped))
+        print(_by_epoch(table))
 
 
 def _take(metric: Lds, found: Attribution, told: str) -> None:
     for method in found.methods:
         name = NAMES[method]
         metric.update(f"{name}, {told}", found.scores_of(method).values)
-        if told.startswith("1 event"):
-            single = found.contributions.sel({"method": method})
-            for epoch, values in zip(single["checkpoint"].values, single.values, strict=True):
-                metric.update(f"{name}, 1 event, epoch {epoch}", values)
+        if told not in SINGLE:
+            continue
+        single = found.contributions.sel({"method": method})
+        for epoch, values in zip(single["checkpoint"].values, single.values, strict=True):
+            metric.update(f"{name}, epoch {epoch}, {SINGLE[told]}", values)
+
+
+def _by_epoch(table: list[dict[str, Any]]) -> str:
+    found = {row["method"]: row["all"] for row in table}
+    columns = [f"{name}, {way}" for way in SINGLE.values() for name in NAMES.values()]
+    epochs = sorted(
+        {int(name.split("epoch ")[1].split(",")[0]) for name in found if "epoch" in name}
+    )
+    lines = [f"| checkpoint | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for epoch in epochs:
+        cells = [
+            _told(found[f"{name}, epoch {epoch}, {way}"])
+            for way in SINGLE.values()
+            for name in NAMES.values()
+        ]
+        lines.append(f"| {epoch} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _markdown(table: list[dict[str, Any]], shipped: Shipped) -> str:
@@ -117,7 +142,7 @@ def _markdown(table: list[dict[str, Any]], shipped: Shipped) -> str:
 
 
 def _told(content: dict[str, float]) -> str:
-    found = Interval(**content)
+    found = Interval.from_json(content)
     return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 
@@ -125,7 +150,7 @@ def _figure(table: list[dict[str, Any]], perfect: float) -> Figure:
     figure = Figure(figsize=(7.5, 0.34 * len(table) + 1.5), layout="constrained")
     axes = figure.add_subplot()
     for height, row in enumerate(table):
-        found = Interval(**row["all"])
+        found = Interval.from_json(row["all"])
         colour = OURS if row["method"].startswith(tuple(NAMES.values())) else BASELINE
         axes.plot([found.low, found.high], [height] * 2, color=colour, linewidth=2.5)
         axes.plot(found.value, height, "o", color=colour)
@@ -135,7 +160,7 @@ def _figure(table: list[dict[str, Any]], perfect: float) -> Figure:
         )  # fmt: skip
     axes.axvline(perfect, color=MARK, linewidth=1.5, linestyle="--")
     axes.annotate(
-        f"perfect scores: {perfect:.2f}", (perfect, -0.45), (-4, 0), textcoords="offset points",
+        f"upper bound: {perfect:.2f}", (perfect, -0.45), (-4, 0), textcoords="offset points",
         ha="right", fontsize=8, color=MARK,
     )  # fmt: skip
     axes.axvline(0, color=INK, linewidth=0.8)
@@ -149,7 +174,7 @@ def _figure(table: list[dict[str, Any]], perfect: float) -> Figure:
     axes.set_xlabel("linear datamodelling score", color=INK)
     head(
         figure,
-        "How well do scores foretell what retrained models lose? 64 halves of 256 digits, 48 "
+        "How well do scores foretell the losses of retrained models? 64 halves of 256 digits, 48 "
         "queries; lines are 90 % intervals over the halves",
     )
     return figure

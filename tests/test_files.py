@@ -114,7 +114,7 @@ def test_a_full_disk_within_a_write(tmp_path: Path) -> None:
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
@@ -125,6 +125,12 @@ def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, told: dict) -
     path = tmp_path_factory.getbasetemp() / "some.json"
     write_json(path, told)
     assert read_json(path) == told
+
+
+def test_numbers_that_json_has_not_are_null(tmp_path: Path) -> None:
+    write_json(tmp_path / "some.json", {"a": [1.5, (float("nan"), {"b": float("-inf")})]})
+    assert read_json(tmp_path / "some.json") == {"a": [1.5, [None, {"b": None}]]}
+    assert "NaN" not in (tmp_path / "some.json").read_text()
 
 
 @pytest.mark.parametrize(

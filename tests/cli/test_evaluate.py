@@ -29,7 +29,8 @@ def test_every_metric_speaks_or_says_why_not(own_run: Path, retrac: Command) -> 
         for section in json.loads((folder / "evaluation.json").read_text())["sections"]
     }
     assert list(sections) == [
-        *("Tracing", "Targeting", "Bias of norms", "Intervention", "Outliers"),
+        *("Tracing", "Tracing by group", "Targeting", "Bias of norms", "Intervention"),
+        "Outliers",
         "Linear datamodelling score",
     ]
     for name in ("Tracing", "Targeting", "Bias of norms"):
@@ -64,7 +65,7 @@ def test_what_other_commands_found_stays(own_run: Path, retrac: Command) -> None
     (folder / "evaluation.json").write_text(json.dumps(found))
     retrac("evaluate", own_run, *ASK)
     again = json.loads((folder / "evaluation.json").read_text())["sections"]
-    assert [section["name"] for section in again][-1] == "Removal" and len(again) == 7
+    assert [section["name"] for section in again][-1] == "Removal" and len(again) == 8
     (folder / "evaluation.json").write_text("{}")
     assert retrac("evaluate", own_run, *ASK).code == 2
 
@@ -73,7 +74,7 @@ def test_retrained_models_of_the_same_queries_count(own_run: Path, retrac: Comma
     options = ("--subsets", 8, "--seeds", 2, "--loss-timesteps", 2, "--loss-noises", 2)
     assert retrac("lds", "prepare", own_run, "--queries", "train:2", *options).code == 0
     told = retrac("evaluate", own_run, "--queries", "train:2", *SMALL, "--moved", 0)
-    assert "perfect scores" in told.out and "--moved is 0" in told.out
+    assert "upper bound" in told.out and "--moved is 0" in told.out
     told = retrac("evaluate", own_run, "--queries", "train:3", *SMALL, "--moved", 0)
     assert "was scored for other queries" in told.out
 
@@ -126,8 +127,25 @@ def test_a_method_is_put_to_the_benchmark(
     found = json.loads(output.read_text())["lds"]
     assert set(found) == {"random", "pixels", "retrac", "own"}
     assert found["own"]["value"] == pytest.approx(1.0)
+    seconds = output.stat().st_mtime_ns
+    told = retrac("benchmark", "--method", "retrac", *given, "--dry-run")
+    assert told.code == 0 and told.out == "" and output.stat().st_mtime_ns == seconds
+    again = retrac("benchmark", "--method", "retrac", *given)
+    assert again.code == 0 and json.loads(output.read_text())["lds"] == found
     (tmp_path / "own.npy").rename(tmp_path / "pixels.npy")
     assert "known method's name" in refusal("benchmark", "--scores", tmp_path / "pixels.npy")
+
+
+def test_an_unknown_method_is_refused_before_any_training(tmp_path: Path, refusal: Refusal) -> None:
+    assert "unknown method 'nonsense'" in refusal(
+        "benchmark", "--method", "nonsense", "--run", tmp_path / "run"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_the_benchmark_trains_nothing(tmp_path: Path, retrac: Command) -> None:
+    told = retrac("benchmark", "--run", tmp_path / "run", "--dry-run")
+    assert told.code == 0 and told.err.startswith("about ") and not (tmp_path / "run").exists()
 
 
 def test_an_unfinished_truth_is_not_packed(tiny_run: Run, tmp_path: Path) -> None:

@@ -47,6 +47,24 @@ def test_the_interval_holds_what_more_subsets_would_show() -> None:
     assert metric.ceiling() is None
 
 
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    stream = np.random.default_rng(7)
+    effect = stream.standard_normal((6, 60))
+    told = effect + stream.standard_normal(effect.shape)
+
+    def scored(count: int, seed: int) -> Lds:
+        subsets = random_subsets(60, count, seed=seed)
+        luck = np.random.default_rng(seed).standard_normal((count, 2, 6))
+        metric = Lds(subsets, -(subsets @ effect.T)[:, None] + 2 * luck)
+        metric.update("told", told)
+        return metric
+
+    truth = scored(4000, 999).compute()["told"].value
+    found = [scored(24, seed).compute()["told"] for seed in range(150)]
+    held = np.mean([each.low <= truth <= each.high for each in found])
+    assert 0.5 < truth < 0.8 and held == pytest.approx(0.9, abs=0.05)
+
+
 def test_a_difference_is_surer_than_the_scores_are() -> None:
     metric = Lds(SUBSETS, measured(SPREAD))
     metric.update("true", EFFECT)
@@ -54,7 +72,8 @@ def test_a_difference_is_surer_than_the_scores_are() -> None:
     metric.update("nearly", EFFECT + 0.5 * stream.standard_normal(EFFECT.shape))
     found, gap = metric.compute(), metric.difference("true", "nearly")
     assert gap.value == pytest.approx(found["true"].value - found["nearly"].value)
-    assert gap.low > 0 and gap.high - gap.low < found["true"].high - found["true"].low
+    alone = np.hypot(*(each.high - each.low for each in found.values()))
+    assert gap.low > 0 and gap.high - gap.low < 0.8 * alone
     some = np.arange(3)
     assert metric.compute(some)["true"].value == pytest.approx(metric.by_query("true")[:3].mean())
 

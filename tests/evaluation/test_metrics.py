@@ -8,6 +8,7 @@ from retrac.evaluation.answers import Answer, answers
 from retrac.evaluation.baselines import loss_scores, pixel_products, pixel_scores, random_scores
 from retrac.evaluation.bias import Bias, usual_norms
 from retrac.evaluation.images import pixel_distance, structural_similarity
+from retrac.evaluation.interval import Interval
 from retrac.evaluation.outliers import Outliers
 from retrac.evaluation.targeting import Targeting
 from retrac.evaluation.tracing import Tracing
@@ -51,6 +52,25 @@ def test_ties_share_their_ranks() -> None:
     assert tracing(np.zeros(100), own=5)["rank of itself"] == 50.5
 
 
+def test_each_group_is_told_apart() -> None:
+    metric = Tracing(LABELS, k=10)
+    for _ in range(4):  # answers that are right about one group only
+        metric.update(Answer(KIN, "a"))
+        metric.update(Answer(KIN, "b"))
+    assert metric.by_group() == {
+        "queries of a": Interval(1, 1, 1),
+        "queries of b": Interval(0, 0, 0),
+    }
+
+
+def test_many_groups_are_not() -> None:
+    metric = Tracing([str(place % 13) for place in range(100)])
+    for label in range(13):
+        metric.update(Answer(LUCK[0], str(label)))
+    with pytest.raises(RetracError, match="1 to 12 of them among the queries, not 13"):
+        metric.by_group()
+
+
 def test_tracing_without_groups_says_so() -> None:
     with pytest.raises(RetracError, match="no two groups"):
         Tracing(["a"] * 5)
@@ -80,6 +100,31 @@ def test_lists_with_nothing_in_common_are() -> None:
     assert found["overlap of two, first 10"] == found["generally influential, first 10"] == 0
 
 
+def test_some_lists_with_something_in_common() -> None:
+    scores = np.zeros((4, 100))
+    for row, first in zip(scores, (0, 5, 50, 80), strict=True):
+        row[first : first + 10] = 1
+    found = targeting(scores)
+    assert found["unique, first 10"] == 35 / 40
+    assert found["overlap of two, first 10"] == pytest.approx(0.5 / 6)
+
+
+def test_intervals_of_targeting_are_rather_too_wide_than_too_narrow() -> None:
+    # A jackknife's variances are too large, if anything (Efron and Stein 1981).
+    stream = np.random.default_rng(0)
+    found: dict[str, list[Interval]] = {"unique, first 10": [], "overlap of two, first 10": []}
+    for _ in range(200):
+        metric = Targeting(None, (10,))
+        for row in stream.standard_normal((12, 100)):
+            metric.update(Answer(row))
+        for name, kept in found.items():
+            kept.append(metric.compute()[name])
+    for kept in found.values():
+        spread = np.std([interval.value for interval in kept])
+        told = np.mean([interval.high - interval.value for interval in kept]) / 1.796
+        assert spread < told < 2 * spread
+
+
 def test_random_lists_are_unique_but_of_any_label() -> None:
     found = targeting(LUCK[:8])
     assert found["unique, first 10"] > 0.5
@@ -103,6 +148,27 @@ def test_scores_that_follow_norms_are_seen() -> None:
     assert abs(quiet["correlation with the norm"].value) < 0.3
     assert loud["loudest tenth in the first 10"].value > 0.5
     assert quiet["loudest tenth in the first 10"].value == pytest.approx(0.1, abs=0.05)
+
+
+@pytest.mark.parametrize("samples", [119, 256, 1000])
+def test_a_tenth_of_the_samples_is_the_loudest_tenth(samples: int) -> None:
+    norms = usual_norms(np.arange(samples), np.exp(np.arange(samples) / samples))
+    metric = Bias(norms, norms, samples // 2)
+    for row in np.random.default_rng(0).standard_normal((300, samples)):
+        metric.update(Answer(row))
+    found = metric.compute()[f"loudest tenth in the first {samples // 2}"]
+    assert found.value == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_handful_of_samples_shows_no_bias() -> None:
+    with pytest.raises(RetracError, match="fewer than 20"):
+        Bias(np.arange(5.0), np.arange(5.0))
+
+
+def test_scores_that_are_all_the_same_have_no_correlation() -> None:
+    metric = Bias(np.arange(50.0), np.arange(50.0))
+    metric.update(Answer(np.ones(50)))
+    assert np.isnan(metric.compute()["correlation with the norm"].value)
 
 
 def test_the_usual_norm_is_that_of_neighbours_in_time() -> None:

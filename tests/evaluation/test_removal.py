@@ -146,13 +146,13 @@ def test_a_query_is_generated_again_from_its_own_noise(tiny_run: Run) -> None:
 
 def test_differences_to_chance_are_paired_by_query() -> None:
     metric = Removal()
-    for query, level in (("a", 0.0), ("b", 5.0), ("c", 11.0)):
+    for query, level in (("a", 0.0), ("b", 5.0), ("c", 11.0), ("d", 4.0)):
         for luck in (-1.0, 1.0):
             metric.update(RANDOM, query, {LOSS: level + luck})
         metric.update("good", query, {LOSS: level + 2})
         metric.update("chance", query, {LOSS: level})
     found, beyond = metric.compute(), metric.beyond_random()
-    assert found["good"][LOSS].value == pytest.approx(16 / 3 + 2)
+    assert found["good"][LOSS].value == pytest.approx(20 / 4 + 2)
     assert found["good"][LOSS].high - found["good"][LOSS].low > 2
     gain = beyond["good"][LOSS]
     assert gain.value == gain.low == gain.high == 2

@@ -1,12 +1,14 @@
 """What metrics find, as plain values."""
 
-import json
+import math
+from pathlib import Path
 
 import pytest
 
 from retrac.errors import RetracError
-from retrac.evaluation.bootstrap import Interval
+from retrac.evaluation.interval import Interval
 from retrac.evaluation.section import Section
+from retrac.files import read_json, write_json
 
 ROWS = {
     "retrac": {"ROC AUC": Interval(0.9, 0.8, 1.0), "rank": Interval(3.0, 2.0, 5.0)},
@@ -14,12 +16,14 @@ ROWS = {
 }
 
 
-def test_a_section_survives_json() -> None:
+def test_a_section_survives_a_file(tmp_path: Path) -> None:
     section = Section.of("Tracing", "Does it?", lambda: ROWS)
-    again = Section.from_json(json.loads(json.dumps(section.to_json())))
+    write_json(tmp_path / "found.json", section.to_json())
+    again = Section.from_json(read_json(tmp_path / "found.json"))
     assert again.measures == ("ROC AUC", "rank")
     assert again.rows["retrac"] == ROWS["retrac"]
     assert again.rows["random"]["ROC AUC"].value == 0.5
+    assert math.isnan(again.rows["random"]["ROC AUC"].low)
 
 
 def test_what_a_metric_refuses_is_a_note() -> None:

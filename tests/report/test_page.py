@@ -275,7 +275,7 @@ def test_errors_stand_beside_scores_and_lists_say_how_sure_they_are(make_attribu
         (told,) = item.all("span", **{"class": "error"})
         assert told.words() == f"± {1e4 * errors[entry.sample]:.2f}"
     words = page.words()
-    assert words.count("of these 8") == 8 and "sure to belong to their list, of 8" in words
+    assert words.count("of these 8") == 8 and "very likely belong to their list, of 8" in words
     assert "2 checkpoints differ" in words
 
 

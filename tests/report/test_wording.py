@@ -38,10 +38,22 @@ def test_facts_are_flat_and_readable():
 @pytest.mark.parametrize(
     ("certain", "repeatability", "told"),
     [
-        (0, 0.0, "None of these 8 is sure to belong here. A repeat would show hardly any of them"),
-        (1, 0.3, "1 of these 8 is sure to belong here. A repeat would show about 2 of them"),
-        (3, 0.6, "3 of these 8 are sure to belong here. A repeat would show about 5 of them"),
-        (8, 0.99, "All of these 8 are sure to belong here. A repeat would show nearly all of them"),
+        (
+            0,
+            0.0,
+            "None of these 8 is very likely to belong here. A repeat would show hardly any of them",
+        ),
+        (1, 0.3, "1 of these 8 is very likely to belong here. A repeat would show about 2 of them"),
+        (
+            3,
+            0.6,
+            "3 of these 8 are very likely to belong here. A repeat would show about 5 of them",
+        ),
+        (
+            8,
+            0.99,
+            "All of these 8 are very likely to belong here. A repeat would show nearly all of them",
+        ),
     ],
 )
 def test_how_sure_a_list_is(certain: int, repeatability: float, told: str) -> None:

@@ -1,10 +1,12 @@
 """`retrac benchmark`."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import tyro
 
+from retrac.cli.estimate import announced
 from retrac.errors import RetracError
 from retrac.influence.config import AttributeConfig, ComputeConfig, PlanConfig
 
@@ -14,7 +16,8 @@ class Benchmark:
     """Score a method against the losses of retrained models that come with the package.
 
     Trains a small model in a minute or two, scores its training samples, and correlates the scores
-    with what 128 models lost that were trained on random halves.
+    with what 128 models lost that were trained on random halves. Scores stay in
+    RUN/attributions; stopped at any moment, the same command goes on.
     """
 
     method: tuple[str, ...] = ("tracin", "retrac")
@@ -34,6 +37,9 @@ class Benchmark:
     """JSON file for the numbers."""
     plan: tyro.conf.OmitArgPrefixes[PlanConfig] = field(default_factory=PlanConfig)
     compute: tyro.conf.OmitArgPrefixes[ComputeConfig] = field(default_factory=ComputeConfig)
+    dry_run: bool = False
+    """Tell the time, memory and disk that it needs, and stop; where the model is not trained yet,
+    those of its training."""
 
     def __call__(self) -> None:
         """Train, score, correlate, and print a table."""
@@ -41,18 +47,25 @@ class Benchmark:
         from retrac.evaluation.shipped import Shipped, read_scores
         from retrac.files import write_json
         from retrac.influence.attribute import attribution_of
+        from retrac.influence.estimate import estimate_attribution
+        from retrac.training.estimate import estimate_training
 
+        way = self.way
         shipped = Shipped.load()
         given = {path.stem: read_scores(path, shipped) for path in self.scores}
         if clash := sorted({*given} & {"random", "pixels", *self.method}):
             raise RetracError(f"{clash[0]}.npy has a known method's name: give it another")
+        to_train = partial(estimate_training, shipped.training, shipped.dataset(), self.run, None)
+        if not shipped.is_trained(self.run) and not announced(to_train, self.run, self.dry_run):
+            return
         run = shipped.trained(self.run)
         metric = shipped.with_baselines(run)
-        if self.method:
-            way = AttributeConfig(
-                self.method, self.checkpoints, self.replay, self.parameters, self.plan, self.compute
-            )
-            found = attribution_of(run, shipped.queries, way)
+        if way is not None:
+            path = shipped.place(run, way)
+            to_score = partial(estimate_attribution, run, shipped.queries, way, path)
+            if not announced(to_score, path, self.dry_run):
+                return
+            found = attribution_of(run, shipped.queries, way, path)
             for method in found.methods:
                 metric.update(method, found.scores_of(method).values)
         for name, values in given.items():
@@ -60,3 +73,12 @@ class Benchmark:
         print_benchmark(metric, shipped.kinds)
         if self.output is not None:
             write_json(self.output, metric.to_json(metric.compute(), metric.ceiling()))
+
+    @property
+    def way(self) -> AttributeConfig | None:
+        """How our own methods score; None where none of them is asked for."""
+        if not self.method:
+            return None
+        return AttributeConfig(
+            self.method, self.checkpoints, self.replay, self.parameters, self.plan, self.compute
+        )

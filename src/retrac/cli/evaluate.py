@@ -68,5 +68,5 @@ class Evaluate:
         ).sections()
         for section in sections:
             print_section(section)
-        print(f"numbers: {write_sections(sections, path)}")
+        print(f"numbers: {write_sections(sections, path, result.config)}")
         print(f"report: {write_report(result, path / 'report.html', sections=read_sections(path))}")

@@ -18,8 +18,9 @@ class Outliers:
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
-    method: str = "retrac"
-    """Method that ranks; the scores of every method are stored."""
+    method: str = "tracin"
+    """Method that ranks; the scores of every method are stored. Normalised gradients have lost the
+    size that betrays an outlier."""
     samples: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Only so many samples, evenly spread over the training set; default: all."""
     top: int = 32

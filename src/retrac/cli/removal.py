@@ -53,7 +53,7 @@ class Removal:
         sections = removing.metric().sections()
         for section in sections:
             print_section(section)
-        write_sections(sections, self.attribution)
+        write_sections(sections, self.attribution, result.config)
         shown, page = read_sections(self.attribution), self.attribution / "report.html"
         numbers = path / "removal.json"
         write_json(numbers, removing.told())

@@ -6,7 +6,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from retrac.evaluation.bootstrap import Interval
+from retrac.evaluation.interval import Interval
 from retrac.evaluation.lds import Ceiling, Lds
 from retrac.evaluation.section import Section
 from retrac.influence.attribution import FIRST, Attribution
@@ -81,7 +81,7 @@ def print_lds(found: Mapping[str, Interval], ceiling: Ceiling | None, subsets: i
         title=f"linear datamodelling score over {subsets} subsets",
     )
     if ceiling is not None:
-        table.add_row("(perfect scores)", f"{ceiling.of_the_mean:.3f}", "")
+        table.add_row("(upper bound)", f"{ceiling.of_the_mean:.3f}", "")
         table.add_row("(models of another seed)", *_told(ceiling.between_seeds))
     for method, interval in sorted(found.items(), key=lambda item: -item[1].value):
         table.add_row(method, *_told(interval))
@@ -100,7 +100,7 @@ def print_benchmark(metric: Lds, kinds: Mapping[str, np.ndarray]) -> None:
     )
     ceiling = metric.ceiling()
     if ceiling is not None:
-        table.add_row("(perfect scores)", f"{ceiling.of_the_mean:.3f}")
+        table.add_row("(upper bound)", f"{ceiling.of_the_mean:.3f}")
         table.add_row("(models of another seed)", *_told(ceiling.between_seeds))
     for method, interval in sorted(found.items(), key=lambda item: -item[1].value):
         table.add_row(method, *_told(interval), *(f"{kind[method].value:.3f}" for kind in by_kind))

@@ -1,5 +1,6 @@
 """The dominating norm effect, measured (Xie et al. 2024, section 4)."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -7,10 +8,12 @@ from scipy.stats import spearmanr
 
 from retrac.errors import RetracError
 from retrac.evaluation.answers import Answer
-from retrac.evaluation.bootstrap import Interval, bootstrap, mean_interval
+from retrac.evaluation.interval import Interval, interval_over, mean_interval
 
 LARGEST = 0.1
 """Of the timesteps, those with the largest gradient norms."""
+PARTS = 20
+"""Parts of the samples, by timestep, in which usual norms are told."""
 
 
 @dataclass
@@ -33,9 +36,15 @@ class Bias:
     _loud: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if np.ptp(self.usual) == 0:
-            raise RetracError("the bias of norms cannot be seen: all samples have the same")
-        self._largest = self.usual >= np.quantile(self.usual, 1 - LARGEST)
+        if len(self.usual) < PARTS or np.ptp(self.usual) == 0:
+            raise RetracError(
+                "the bias of norms cannot be seen: all samples have the same, or there are fewer "
+                f"than {PARTS}"
+            )
+        # Usual norms come in steps: of those that are equal, chance decides.
+        tied = np.random.default_rng(0).permutation(len(self.usual))
+        loudest = np.lexsort((tied, -self.usual))[: math.ceil(LARGEST * len(self.usual))]
+        self._largest = np.isin(np.arange(len(self.usual)), loudest)
 
     def update(self, answer: Answer) -> None:
         """Take one answer."""
@@ -54,7 +63,7 @@ class Bias:
         }
 
 
-def usual_norms(timesteps: np.ndarray, norms: np.ndarray, parts: int = 20) -> np.ndarray:
+def usual_norms(timesteps: np.ndarray, norms: np.ndarray, parts: int = PARTS) -> np.ndarray:
     """What norm is usual at a timestep: the median of those in the same part of [0, T).
 
     Args:
@@ -72,14 +81,16 @@ def usual_norms(timesteps: np.ndarray, norms: np.ndarray, parts: int = 20) -> np
     return usual
 
 
-def loudest_timestep(timesteps: np.ndarray, norms: np.ndarray, parts: int = 20) -> int:
+def loudest_timestep(timesteps: np.ndarray, norms: np.ndarray, parts: int = PARTS) -> int:
     """The middle of the timesteps at which the usual norm is largest."""
     usual = usual_norms(timesteps, norms, parts)
     return int(np.median(timesteps[usual == usual.max()]))
 
 
 def _correlation(one: np.ndarray, two: np.ndarray) -> Interval:
-    def over(draws: np.ndarray) -> np.ndarray:
-        return np.array([spearmanr(one[rows], two[rows]).statistic for rows in draws])
+    def over(rows: np.ndarray) -> float:
+        if np.ptp(one[rows]) == 0 or np.ptp(two[rows]) == 0:
+            return math.nan
+        return float(spearmanr(one[rows], two[rows]).statistic)
 
-    return bootstrap(over, len(one), draws=200)
+    return interval_over(over, len(one))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from retrac.estimate import Estimate
 from retrac.evaluation.answers import answers
 from retrac.evaluation.baselines import loss_scores, pixel_scores, random_scores
 from retrac.evaluation.bias import Bias, usual_norms
-from retrac.evaluation.bootstrap import Interval
 from retrac.evaluation.config import EvaluationConfig
+from retrac.evaluation.interval import Interval
 from retrac.evaluation.losses import training_losses
 from retrac.evaluation.moving import Moving, loudest_moments, moved_scores
 from retrac.evaluation.outliers import Outliers
@@ -72,12 +73,18 @@ class Evaluation:
             "pixels": pixel_scores(asked.images, run.dataset.images),
             "training loss": loss_scores(losses, len(asked)),
         }
+        tracing = cache(partial(self._tracing, contenders, k))
         return [
             Section.of(
                 "Tracing",
                 "Does a query find its own group, the samples with its label? Ranked are all "
                 "samples but the query itself; by chance, ROC AUC is 0.5.",
-                lambda: self._tracing(contenders, k),
+                lambda: {name: each.compute() for name, each in tracing().items()},
+            ),
+            Section.of(
+                "Tracing by group",
+                f"Which groups are found? The share of the first {k} that is of the query's group.",
+                lambda: {name: each.by_group() for name, each in tracing().items()},
             ),
             Section.of(
                 "Targeting",
@@ -110,13 +117,13 @@ class Evaluation:
             ),
         ]
 
-    def _tracing(self, contenders: Mapping[str, np.ndarray], k: int) -> Rows:
+    def _tracing(self, contenders: Mapping[str, np.ndarray], k: int) -> dict[str, Tracing]:
         found = {}
         for name, scores in contenders.items():
             metric = Tracing(self.run.dataset.labels or ("",) * len(self.run.dataset), k)
             for answer in answers(scores, self.queries, self.run.dataset.ids):
                 metric.update(answer)
-            found[name] = metric.compute()
+            found[name] = metric
         return found
 
     def _targeting(self, contenders: Mapping[str, np.ndarray]) -> Rows:
@@ -195,8 +202,7 @@ class Evaluation:
         ceiling = metric.ceiling()
         if ceiling is not None:
             found["models of another seed"] = {"LDS": ceiling.between_seeds}
-            nothing = float("nan")
-            found["perfect scores"] = {"LDS": Interval(ceiling.of_the_mean, nothing, nothing)}
+            found["upper bound"] = {"LDS": Interval(ceiling.of_the_mean)}
         return found
 
     def _visits(self) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from retrac.evaluation.bootstrap import Interval, bootstrap
+from retrac.evaluation.interval import Interval, interval_over
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,16 @@ class Lds:
         self._scores[method] = np.asarray(scores, float)
 
     def compute(self, among: np.ndarray | None = None) -> dict[str, Interval]:
-        """The score of each method: its mean over queries, drawn again over subsets.
+        """The score of each method: its mean over queries, with intervals over subsets.
 
         Args:
             among: rows of the queries; all by default.
         """
-        return {method: self._drawn(partial(self._score, method, among)) for method in self._scores}
+        return {method: self._over(partial(self._score, method, among)) for method in self._scores}
 
     def difference(self, one: str, other: str) -> Interval:
-        """By how much one method's score is above another's, drawn again over subsets."""
-        return self._drawn(
+        """By how much one method's score is above another's, with an interval over subsets."""
+        return self._over(
             lambda rows: self._score(one, None, rows) - self._score(other, None, rows)
         )
 
@@ -84,17 +84,14 @@ class Lds:
             return None
         pairs = [(one, two) for one in range(seeds) for two in range(one)]
 
-        def agreement(rows: np.ndarray) -> np.ndarray:
+        def agreement(rows: np.ndarray) -> float:
             found = [
-                spearman(
-                    np.moveaxis(self.losses[rows, one], 1, -1),
-                    np.moveaxis(self.losses[rows, two], 1, -1),
-                ).mean(-1)
+                spearman(self.losses[rows, one].T, self.losses[rows, two].T).mean()
                 for one, two in pairs
             ]
-            return np.mean(found, 0)
+            return float(np.mean(found))
 
-        between = bootstrap(agreement, len(self.subsets))
+        between = self._over(agreement)
         reliable = max(0.0, between.value)
         of_the_mean = seeds * reliable / (1 + (seeds - 1) * reliable)
         return Ceiling(between, float(np.sqrt(of_the_mean)))
@@ -110,13 +107,13 @@ class Lds:
             "ceiling": ceiling and asdict(ceiling),
         }
 
-    def _drawn(self, statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
-        return bootstrap(statistic, len(self.subsets))
+    def _over(self, statistic: Callable[[np.ndarray], float]) -> Interval:
+        return interval_over(statistic, len(self.subsets))
 
-    def _score(self, method: str, among: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
+    def _score(self, method: str, among: np.ndarray | None, rows: np.ndarray) -> float:
         asked = slice(None) if among is None else among
         sides = self.predictions(method)[:, asked], -self.losses.mean(1)[:, asked]
-        return spearman(*(np.moveaxis(side[rows], 1, -1) for side in sides)).mean(-1)
+        return float(spearman(*(side[rows].T for side in sides)).mean())
 
 
 def spearman(one: np.ndarray, two: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from retrac.evaluation.bias import loudest_timestep
-from retrac.evaluation.bootstrap import Interval, mean_interval
+from retrac.evaluation.interval import Interval, mean_interval
 from retrac.influence.config import AttributeConfig
 from retrac.influence.exact import exact_scores
 from retrac.influence.parts import Parts

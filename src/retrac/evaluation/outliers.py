@@ -1,5 +1,6 @@
 """Does self-influence find what does not belong?"""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,7 +9,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from retrac.errors import RetracError
-from retrac.evaluation.bootstrap import Interval, bootstrap
+from retrac.evaluation.interval import Interval, interval_over
 
 
 @dataclass
@@ -41,18 +42,14 @@ class Outliers:
         measures = {"ROC AUC": roc_auc_score, "average precision": average_precision_score}
         return {
             method: {
-                name: bootstrap(partial(self._over, measure, values), len(values))
+                name: interval_over(partial(self._over, measure, values), len(values))
                 for name, measure in measures.items()
             }
             for method, values in self._values.items()
         }
 
-    def _over(
-        self, measure: Callable[..., float], values: np.ndarray, draws: np.ndarray
-    ) -> np.ndarray:
-        found = np.full(len(draws), np.nan)
-        for place, rows in enumerate(draws):
-            planted = self.planted[rows]
-            if planted.any() and not planted.all():
-                found[place] = measure(planted, values[rows])
-        return found
+    def _over(self, measure: Callable[..., float], values: np.ndarray, rows: np.ndarray) -> float:
+        planted = self.planted[rows]
+        if not planted.any() or planted.all():
+            return math.nan
+        return float(measure(planted, values[rows]))

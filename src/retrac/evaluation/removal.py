@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from retrac.evaluation.bootstrap import mean_interval
+from retrac.evaluation.interval import mean_interval
 from retrac.evaluation.section import Rows, Section
 
 RANDOM = "random"

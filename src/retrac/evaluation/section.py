@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from retrac.errors import RetracError
-from retrac.evaluation.bootstrap import Interval
+from retrac.evaluation.interval import Interval
 
 Rows = Mapping[str, Mapping[str, Interval]]
 
@@ -47,7 +47,7 @@ class Section:
     def from_json(content: Mapping[str, Any]) -> "Section":
         """Read what `to_json` wrote."""
         rows = {
-            method: {measure: Interval(**value) for measure, value in row.items()}
+            method: {measure: Interval.from_json(value) for measure, value in row.items()}
             for method, row in content["rows"].items()
         }
         return Section(content["name"], content["about"], rows, content["note"])

@@ -14,16 +14,20 @@ from typing import Any
 
 import numpy as np
 
+from retrac.data.dataset import ImageDataset
 from retrac.data.open import open_dataset
 from retrac.errors import RetracError
 from retrac.evaluation.baselines import pixel_scores, random_scores
 from retrac.evaluation.lds import Lds
 from retrac.evaluation.retraining import Retraining
 from retrac.files import write_whole
+from retrac.influence.attribute import Way
+from retrac.influence.config import AttributeConfig
+from retrac.influence.parts import digest
 from retrac.influence.queries import Queries
 from retrac.training.config import TrainConfig
 from retrac.training.loop import train
-from retrac.training.run import Run
+from retrac.training.run import Run, checkpoints_in
 
 PLACE = "digits-8.npz"
 
@@ -118,11 +122,11 @@ class Shipped:
                 losses=self.losses,
             )
 
-    def trained(self, path: Path) -> Run:
-        """The benchmark's model: trained now, or gone on with, or opened where it is finished.
+    def dataset(self) -> ImageDataset:
+        """The benchmark's samples.
 
         Raises:
-            RetracError: another run is there, or the dataset has changed.
+            RetracError: they are not those that it was made with.
         """
         dataset = open_dataset(self.training.data)
         if dataset.fingerprint != self.fingerprint:
@@ -130,7 +134,24 @@ class Shipped:
                 f"the benchmark's images ({self.training.data.dataset}) are not those that it was "
                 "made with: another version of the library that they come from"
             )
-        return train(self.training, path, dataset=dataset)
+        return dataset
+
+    def is_trained(self, path: Path) -> bool:
+        """Whether the benchmark's model is there, and finished."""
+        return any(found.epoch == self.training.epochs for found in checkpoints_in(path))
+
+    def trained(self, path: Path) -> Run:
+        """The benchmark's model: trained now, or gone on with, or opened where it is finished.
+
+        Raises:
+            RetracError: another run is there, or the dataset has changed.
+        """
+        return train(self.training, path, dataset=self.dataset())
+
+    def place(self, run: Run, way: AttributeConfig) -> Path:
+        """Folder of the scores of the benchmark's queries, one for every way of scoring."""
+        settings = Way.of(run, way).settings_for(self.queries)
+        return run.path / "attributions" / f"{self.queries.name}-{digest(settings)[:8]}"
 
     def with_baselines(self, run: Run) -> Lds:
         """The metric, with what a method has to beat."""

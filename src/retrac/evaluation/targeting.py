@@ -5,16 +5,14 @@ gamed, since lists drawn at random are nearly all distinct, and so it always com
 the lists that has the query's label.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 
 import numpy as np
 
 from retrac.errors import RetracError
 from retrac.evaluation.answers import Answer
-from retrac.evaluation.bootstrap import Interval, mean_interval
+from retrac.evaluation.interval import Interval, jackknife, mean_interval
 
 MANY = 0.25
 """Of the queries: a sample that is on the lists of so many is generally influential."""
@@ -31,12 +29,14 @@ class Targeting:
 
     labels: Sequence[str] | None
     lengths: Sequence[int] = (10, 50, 100)
+    _size: int = 0
     _lists: list[np.ndarray] = field(default_factory=list)
     _alike: dict[int, list[float]] = field(default_factory=dict)
 
     def update(self, answer: Answer) -> None:
         """Take one answer."""
         longest = max(self.lengths)
+        self._size = len(answer.scores)
         self._lists.append(answer.first(longest))
         if self.labels is None or not answer.label:
             return
@@ -46,27 +46,48 @@ class Targeting:
 
     def compute(self) -> dict[str, Interval]:
         """By length n: unique fraction, mean overlap of two lists, generally influential samples,
-        and the share that has the query's label.
+        and the share that has the query's label, with intervals over queries, rather too
+        wide than too narrow. (A count of samples above a threshold has none.)
 
         Raises:
             RetracError: fewer than two queries.
         """
-        if len(self._lists) < 2:
+        count = len(self._lists)
+        if count < 2:
             raise RetracError("targeting compares the lists of queries: ask for at least two")
         found: dict[str, Interval] = {}
         for length in self.lengths:
-            lists = [one[:length] for one in self._lists]
-            served = Counter(int(sample) for one in lists for sample in one)
-            shared = [len({*one} & {*two}) / len(one) for one, two in combinations(lists, 2)]
-            general = sum(count >= max(2, MANY * len(lists)) for count in served.values())
-            found[f"unique, first {length}"] = _plain(len(served) / sum(map(len, lists)))
-            found[f"overlap of two, first {length}"] = _plain(float(np.mean(shared)))
-            found[f"generally influential, first {length}"] = _plain(general)
+            listed = self._listed(length)
+            served = listed.sum(0)
+            general = float((served >= max(2, MANY * count)).sum())
+            found[f"unique, first {length}"] = _unique(listed)
+            found[f"overlap of two, first {length}"] = _overlap(listed)
+            found[f"generally influential, first {length}"] = Interval(general)
             if length in self._alike:
                 same = mean_interval(np.array(self._alike[length]))
                 found[f"same label, first {length}"] = same
         return found
 
+    def _listed(self, length: int) -> np.ndarray:
+        """`[Q, N]`, 1 for samples that are on a query's list."""
+        listed = np.zeros((len(self._lists), self._size), int)
+        for row, found in zip(listed, self._lists, strict=True):
+            row[found[:length]] = 1
+        return listed
 
-def _plain(value: float) -> Interval:
-    return Interval(float(value), float("nan"), float("nan"))
+
+def _unique(listed: np.ndarray) -> Interval:
+    """Distinct samples over places on all lists."""
+    served, places = listed.sum(0), listed.sum()
+    without = ((served - listed) > 0).sum(1) / (places - listed.sum(1))
+    return jackknife(float((served > 0).sum() / places), without)
+
+
+def _overlap(listed: np.ndarray) -> Interval:
+    """The share of a list that is on another, over all pairs."""
+    count = len(listed)
+    shared = (listed @ listed.T) / listed.sum(1)
+    np.fill_diagonal(shared, 0)
+    whole, own = shared.sum(), shared.sum(0) + shared.sum(1)
+    value = float(whole / (count * (count - 1)))
+    return jackknife(value, (whole - own) / max(1, (count - 1) * (count - 2)))

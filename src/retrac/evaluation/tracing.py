@@ -8,7 +8,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from retrac.errors import RetracError
 from retrac.evaluation.answers import Answer
-from retrac.evaluation.bootstrap import Interval, mean_interval
+from retrac.evaluation.interval import Interval, mean_interval
+
+SHOWN = 12
+"""Groups that are shown one by one, at the most."""
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Tracing:
     labels: Sequence[str]
     k: int = 10
     _found: dict[str, list[float]] = field(default_factory=dict)
+    _shares: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._groups = np.array(self.labels)
@@ -47,9 +51,9 @@ class Tracing:
         others = np.arange(len(kin)) != answer.own
         if not answer.label or not kin[others].any() or kin[others].all():
             return
-        self._keep(
-            f"own group in the first {self.k}", float(kin[answer.first_others(self.k)].mean())
-        )
+        share = float(kin[answer.first_others(self.k)].mean())
+        self._shares.setdefault(answer.label, []).append(share)
+        self._keep(f"own group in the first {self.k}", share)
         self._keep("ROC AUC", float(roc_auc_score(kin[others], answer.scores[others])))
         found = average_precision_score(kin[others], answer.scores[others])
         self._keep("average precision", float(found))
@@ -65,6 +69,22 @@ class Tracing:
                 "tracing needs queries with labels, or from the training set: ask for train:N"
             )
         return {name: mean_interval(np.array(values)) for name, values in self._found.items()}
+
+    def by_group(self) -> dict[str, Interval]:
+        """The share of the first k that is of the query's own group, by group.
+
+        Raises:
+            RetracError: no query was of a group, or they are of more than `SHOWN`.
+        """
+        if not 0 < len(self._shares) <= SHOWN:
+            raise RetracError(
+                f"groups are shown one by one where there are 1 to {SHOWN} of them among the "
+                f"queries, not {len(self._shares)}"
+            )
+        return {
+            f"queries of {group}": mean_interval(np.array(shares))
+            for group, shares in sorted(self._shares.items())
+        }
 
     def _keep(self, name: str, value: float) -> None:
         self._found.setdefault(name, []).append(value)

@@ -1,14 +1,15 @@
 """What metrics found, as a JSON file, figures, and a part of the report."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from retrac.errors import RetracError
-from retrac.evaluation.bootstrap import Interval
+from retrac.evaluation.interval import Interval
 from retrac.evaluation.section import Section
 from retrac.files import read_json, write_json
 from retrac.report.canvas import INK, head, save_png, svg_uri
@@ -39,19 +40,23 @@ class Part:
     uri: str
 
 
-def write_sections(sections: Sequence[Section], folder: Path) -> Path:
+def write_sections(sections: Sequence[Section], folder: Path, settings: Mapping[str, Any]) -> Path:
     """Write `evaluation.json`, and a figure of each metric; returns the path of the former.
 
     Metrics that are not among them, and were there before, stay.
+
+    Args:
+        sections: what metrics found.
+        folder: of the scores.
+        settings: how these came about.
     """
     names = {section.name for section in sections}
     others = [section for section in read_sections(folder) if section.name not in names]
     for section in sections:
         if section.rows:
             save_png(measures(section), folder / f"{section.name.lower().replace(' ', '-')}.png")
-    write_json(
-        folder / NUMBERS, {"sections": [section.to_json() for section in (*sections, *others)]}
-    )
+    told = [section.to_json() for section in (*sections, *others)]
+    write_json(folder / NUMBERS, {"settings": settings, "sections": told})
     return folder / NUMBERS
 
 
@@ -145,4 +150,6 @@ def measures(section: Section) -> Figure:
 
 
 def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 10 or value.is_integer() else f"{value:.2f}"
+    if abs(value) >= 10 or value.is_integer():
+        return f"{value:.0f}"
+    return f"{value:.3f}" if abs(value) < 0.1 else f"{value:.2f}"

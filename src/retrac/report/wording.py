@@ -60,8 +60,8 @@ def sure(certain: int, repeatability: float, listed: int) -> str:
     again = {0: "hardly any", listed: "nearly all"}.get(count, f"about {count}")
     verb = "is" if certain < 2 else "are"
     return (
-        f"{belong} of these {listed} {verb} sure to belong here. A repeat would show {again} of "
-        "them again."
+        f"{belong} of these {listed} {verb} very likely to belong here. A repeat would show "
+        f"{again} of them again."
     )
 
 

@@ -24,16 +24,17 @@ def test_chosen_epochs_are_distinct_within_the_interval_and_end_with_its_last(
 
 
 @given(st.integers(0, 50), st.integers(1, 60), st.integers(1, 80), st.integers(0, 200))
-def test_further_back_are_other_epochs_until_the_interval_is_through(
+def test_each_choice_has_other_epochs_until_too_few_are_left(
     start: int, length: int, count: int, back: int
 ) -> None:
     interval = range(start, start + length)
     epochs = chosen_epochs(interval, str(count), back)
     assert len(set(epochs)) == len(epochs) == min(count, length)
     assert set(epochs) <= set(interval)
-    assert epochs == chosen_epochs(interval, str(count), back + length)
-    rounds = [chosen_epochs(interval, "last", turn) for turn in range(length)]
-    assert sorted(epoch for (epoch,) in rounds) == list(interval)
+    choices = length // len(epochs)
+    assert epochs == chosen_epochs(interval, str(count), back + choices)
+    every = [e for turn in range(choices) for e in chosen_epochs(interval, str(count), turn)]
+    assert len(set(every)) == len(every) == choices * len(epochs)
 
 
 def test_visits_that_did_not_count_stand_for_an_interval_in_equal_parts(

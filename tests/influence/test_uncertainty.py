@@ -122,6 +122,20 @@ def test_with_noise_alone_nothing_is() -> None:
     assert abs(found.halves) < 0.15
 
 
+@pytest.mark.parametrize("samples", [46, 256])
+def test_with_noise_alone_nobody_is_certain_in_a_short_list_either(samples: int) -> None:
+    noise = np.random.default_rng(0).standard_normal((2, 60, samples))
+    told = Uncertainty.of(noise).first(10)
+    assert told.certain.sum() == 0
+    assert told.membership.mean() == pytest.approx(10 / samples)
+    assert told.membership.max() < 0.95
+
+
+def test_equal_scores_share_their_places() -> None:
+    told = Uncertainty.of(np.zeros((3, 1, 40))).first(10)
+    assert told.certain == [0] and told.membership.max() < 0.5
+
+
 def test_one_group_shows_no_error() -> None:
     with pytest.raises(RetracError, match="more --checkpoints"):
         Uncertainty.of(np.ones((1, 2, 3)))

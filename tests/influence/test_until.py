@@ -1,12 +1,18 @@
 """Rounds are repeats with draws and events of their own; their mean is the score."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import xarray as xr
 
 import retrac
 from retrac.errors import RetracError
 from retrac.influence import until as module
+from retrac.influence.attribute import PART
+from retrac.influence.attribution import Attribution
 from retrac.influence.config import AttributeConfig, PlanConfig
+from retrac.influence.replay import chosen_epochs
 from retrac.influence.until import Until, attribute_until, rounds_beside
 from retrac.training.run import Run
 
@@ -96,11 +102,76 @@ def test_stopped_it_goes_on_and_done_it_is_opened(
     monkeypatch.setattr(module, "_round", counted)
     found = attribute_until(tiny_run, "train:1", until, CONFIG, output=output)
     np.testing.assert_allclose(found.scores, whole.scores, rtol=1e-5, atol=1e-9)
-    assert not rounds_beside(output).exists()
     again = attribute_until(tiny_run, "train:1", until, CONFIG, output=output)
     assert again.config == found.config and rounds == [0, 1]
     with pytest.raises(RetracError, match="other settings"):
         attribute_until(tiny_run, "train:1", Until(0.5, 2), CONFIG, output=output)
+
+
+def test_more_time_goes_on_where_it_ended_and_enough_leaves_no_rounds(
+    tiny_run: Run, rounds, tmp_path
+) -> None:
+    output = tmp_path / "a"
+    attribute_until(tiny_run, "train:1", Until(0.99, 2), CONFIG, output=output)
+    assert rounds == [0, 1] and (rounds_beside(output) / "0001").is_dir()
+    rounds.clear()
+    fewer = attribute_until(tiny_run, "train:1", Until(0.99, 1), CONFIG, output=output)
+    assert fewer.config["reached"]["rounds"] == 2 and rounds == []
+    more = attribute_until(tiny_run, "train:1", Until(0.99, 6), CONFIG, output=output)
+    whole = attribute_until(tiny_run, "train:1", Until(0.99, 4), CONFIG)
+    assert rounds[:4] == [0, 1, 2, 3] and more.config["reached"]["rounds"] == 4
+    np.testing.assert_allclose(more.scores, whole.scores, rtol=1e-5, atol=1e-9)
+    found = attribute_until(tiny_run, "train:1", Until(0.01, 6), CONFIG, output=tmp_path / "b")
+    assert found.config["reached"]["enough"] and not rounds_beside(tmp_path / "b").exists()
+
+
+def test_a_single_checkpoint_s_errors_hold_the_truth_however_many_rounds_there_are() -> None:
+    """Rounds come round to the same events; what is drawn again is not independent of it."""
+    stream = np.random.default_rng(0)
+    truth = stream.standard_normal(2000)
+    for length, replay, count in ((10, "last", 8), (10, "3", 40), (24, "7", 24), (12, "last", 60)):
+        events = truth + 4 * stream.standard_normal((length, 2000))
+        moments = stream.integers(0, 1000, (length, 2000))
+        rounds = [
+            made_round(events, moments, chosen_epochs(range(length), replay, turn))
+            for turn in range(count)
+        ]
+        found = module._mean(rounds, RUN).uncertainty("tracin")
+        low, high = found.intervals(0.9)
+        assert ((low <= truth) & (truth <= high)).mean() == pytest.approx(0.9, abs=0.04)
+
+
+RUN = SimpleNamespace(dataset=SimpleNamespace(images=np.zeros((2000, 1, 2, 2), np.uint8)))
+
+
+def made_round(events: np.ndarray, moments: np.ndarray, epochs: tuple[int, ...]) -> Attribution:
+    """A round of one checkpoint that replays some of its events `[E, N]`."""
+    chosen = events[list(epochs)] / len(epochs)
+    groups = np.stack(
+        [chosen[group :: min(8, len(epochs))].sum(0) for group in range(min(8, len(epochs)))]
+    )
+    visits = ("checkpoint", "sample", "visit")
+    data = xr.Dataset(
+        {
+            "score": (("method", "checkpoint", "query", "sample"), chosen.sum(0)[None, None, None]),
+            "train_timestep": (visits, moments[list(epochs)].T[None]),
+            "train_norm": (visits, np.ones((1, 2000, len(epochs)))),
+            "query_norm": (("checkpoint", "query", "timestep"), np.ones((1, 1, 2))),
+            "sample_image": (("shown", "channel", "row", "column"), np.zeros((1, 1, 2, 2))),
+            **({"part": (PART, groups[None, :, None])} if len(groups) > 1 else {}),
+        },
+        {"method": ["tracin"], "shown": [0]},
+    )
+    return Attribution(data, {})
+
+
+def test_candidates_that_are_scored_exactly_would_be_others_in_each_round(own_run, rounds) -> None:
+    run = Run.open(own_run)
+    retrac.influence.indexed.build_index(run, retrac.influence.config.IndexConfig(sketch_size=64))
+    config = AttributeConfig(plan=PLAN, index=True, exact_top=3)
+    with pytest.raises(RetracError, match="does not go with --exact-top"):
+        attribute_until(run, "train:1", Until(), config)
+    assert rounds == []
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.5, 95, float("nan")])

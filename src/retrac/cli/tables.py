@@ -56,7 +56,7 @@ def print_reached(result: Attribution) -> None:
     if not reached or not until:
         return
     rounds = f"{reached['rounds']} round{'s' if reached['rounds'] > 1 else ''}"
-    ended = "repeatable enough" if reached["enough"] else f"{until['minutes']:g} min are over"
+    ended = "repeatable enough" if reached["enough"] else f"{reached['minutes']:g} min are over"
     told = ", ".join(f"{method} {share:.2f}" for method, share in reached["repeatability"].items())
     Console(soft_wrap=True).print(
         f"ended after {rounds}: {ended}; repeatability {told} (asked for {until['share']:g})",

@@ -158,6 +158,10 @@ class Evaluation:
                 "an index has no samples to be moved: evaluate exact scores, without --index and "
                 "--recorded"
             )
+        if self.result.config.get("until"):
+            raise RetracError(
+                "scores of --until are means over rounds with other events: evaluate those of one"
+            )
         timesteps, norms = self._visits()
         epochs = self.result.dataset["checkpoint"].values
         some, samples = chosen_to_move(self.run, self.queries, self.config)

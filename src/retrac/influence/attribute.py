@@ -50,7 +50,7 @@ def attribute(
         methods: "tracin", "retrac" or both, at no extra cost.
         checkpoints: epochs of the checkpoints to use; all by default.
         replay: epochs of each interval to replay: "last", "all", or a number.
-        replay_back: replay the epochs so many before these, round the interval.
+        replay_back: number of the choice of epochs; each has others, as long as there are some.
         parameters: regular expression; only parameters in whose name it is found count.
         plan: the draws at which queries are looked at.
         compute: device and memory.

@@ -94,7 +94,8 @@ class AttributeConfig:
     replay: str = "last"
     """Epochs of each checkpoint's interval to replay: last (as published), all, or a number."""
     replay_back: int = field(default=0, kw_only=True)
-    """Replay the epochs so many before these, round the interval: other events, for a repeat."""
+    """For a repeat: 1, 2, and so on replay other epochs than 0 does, and than one another, as long
+    as the interval has as many left."""
     parameters: str = ".*"
     """Regular expression: only parameters in whose name it is found count, in products and norms.
     Default: all of them."""

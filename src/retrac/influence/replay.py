@@ -36,7 +36,7 @@ def plan_replays(
         run: the run.
         checkpoints: by epoch.
         replay: "last", "all", or how many epochs of each interval, evenly spaced.
-        back: so many epochs earlier, round the interval.
+        back: number of the choice: each has other epochs, as long as there are so many left.
     """
     starts = [0, *(checkpoint.epoch for checkpoint in checkpoints)]
     return [
@@ -46,10 +46,18 @@ def plan_replays(
 
 
 def chosen_epochs(interval: range, replay: str, back: int = 0) -> tuple[int, ...]:
-    """Epochs of an interval to replay; evenly spaced, with the last, or `back` epochs earlier."""
+    """Epochs of an interval to replay, evenly spaced, with the last.
+
+    With `back`, the so-manieth choice among those left over by the choices before it; when fewer
+    are left than it takes, the first choice comes again.
+    """
     count = {"last": 1, "all": len(interval)}.get(replay) or min(int(replay), len(interval))
-    offsets = np.linspace(0, len(interval), count, endpoint=False).astype(int)
-    return tuple(sorted(interval[-1 - int(offset + back) % len(interval)] for offset in offsets))
+    left, found = interval[::-1], ()
+    for _ in range(back % (len(interval) // count) + 1):
+        taken = np.linspace(0, len(left), count, endpoint=False).astype(int)
+        found = tuple(sorted(left[place] for place in taken))
+        left = [epoch for epoch in left if epoch not in found]
+    return found
 
 
 def _replay(

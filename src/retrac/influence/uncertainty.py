@@ -115,9 +115,11 @@ class Uncertainty:
     def _first_of(self, query: int, k: int, seed: int) -> tuple[np.ndarray, int, float]:
         first = in_first(self.scores[query], k)
         belongs, stays = np.zeros(len(first)), 0
+        stream = np.random.default_rng([seed, query, 1])
         for truth, again in self._repeats(query, seed):
-            belongs += in_first(truth, k)
-            stays += (in_first(again, k) & first).sum()
+            mixed = stream.permutation(len(first))  # chance decides between equal scores
+            belongs[mixed] += in_first(truth[mixed], k)
+            stays += (in_first(again[mixed], k) & first[mixed]).sum()
         chance = belongs / REPEATS
         return chance, int((first & (chance >= CERTAIN)).sum()), stays / (REPEATS * first.sum())
 

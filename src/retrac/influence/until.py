@@ -52,9 +52,9 @@ def attribute_until(
 ) -> Attribution:
     """Attribute in rounds until lists are repeatable, or the time is over; scores are their mean.
 
-    Round r has the plan's seed + r, and replays the events r epochs before the first round's, as
-    long as the interval has others. Checkpoints show errors, as always; a single checkpoint's are
-    shown by its rounds.
+    Round r has the plan's seed + r, and replays other events than the rounds before it, as long as
+    the interval has some. Checkpoints show errors, as always; a single checkpoint's are shown by
+    its events.
 
     Args:
         run: a training run.
@@ -62,13 +62,14 @@ def attribute_until(
         until: when to stop.
         config: of the first round.
         query_seed: of generated queries.
-        output: a folder for the result. Rounds are kept beside it until it is whole, and taken up
-            again; the time begins anew.
+        output: a folder for the result. Rounds are kept beside it until they are enough, and taken
+            up again: by the same command once it was stopped, for which the time begins anew, and
+            by one with more minutes.
 
     Returns:
-        The attribution; `config["until"]` has the `share` and `minutes` asked for, and
-        `config["reached"]` the `rounds`, the `repeatability` by method (empty if it cannot be
-        told), and whether it was `enough`.
+        The attribution; `config["until"]` has the `share` asked for, and `config["reached"]` the
+        `rounds`, the `repeatability` by method (empty if it cannot be told), whether it was
+        `enough`, the `minutes` that were given, and the seconds of the `longest round`.
 
     Raises:
         RetracError: as `attribute`.
@@ -78,29 +79,39 @@ def attribute_until(
         queries = open_queries(run, queries, query_seed)
     path = Path(output) if output is not None else None
     way = Way.of(run, config)
-    told: dict[str, Any] = {"until": {"share": until.share, "minutes": until.minutes}}
+    told: dict[str, Any] = {"until": {"share": until.share}}
+    spent = longest = 0.0
     if path is not None and path.exists():
         earlier = Attribution(*open_result(path, KIND))
         refuse_other(path, earlier.config, {**way.settings_for(queries), **told})
-        remove(rounds_beside(path))  # of a run that was stopped just after it had saved
-        return earlier
+        ended = earlier.config["reached"]
+        if ended["enough"] or until.minutes <= ended["minutes"]:
+            _forget(path, ended["enough"])  # if it was stopped just after it had saved
+            return earlier
+        spent, longest = ended["minutes"], ended["longest round"]
     refuse_untold(way)
-    begun, longest = time.monotonic(), 0.0
-    rounds: list[Attribution] = []
-    while True:
+    begun = time.monotonic()
+    rounds = [_round(run, queries, config, turn, path) for turn in range(max(1, _kept(path)))]
+    result = _mean(rounds, run).with_errors()
+    longest = max(longest, (time.monotonic() - begun) / len(rounds))
+    while not (enough := _enough(result, until)) and (
+        time.monotonic() - begun + longest <= 60 * (until.minutes - spent)
+    ):
         start = time.monotonic()
         rounds.append(_round(run, queries, config, len(rounds), path))
         result = _mean(rounds, run).with_errors()
-        reached = _repeatability(result)
-        enough = bool(reached) and min(reached.values()) >= until.share
         longest = max(longest, time.monotonic() - start)
-        if enough or time.monotonic() - begun + longest > 60 * until.minutes:
-            break
-    told["reached"] = {"rounds": len(rounds), "repeatability": reached, "enough": enough}
+    told["reached"] = {
+        "rounds": len(rounds),
+        "repeatability": _repeatability(result),
+        "enough": enough,
+        "minutes": until.minutes,
+        "longest round": longest,
+    }
     result = Attribution(result.dataset, {**rounds[0].config, **told})
     if path is not None:
         result.save(path)
-        remove(rounds_beside(path))
+        _forget(path, enough)
     return result
 
 
@@ -108,16 +119,35 @@ def refuse_untold(way: Way) -> None:
     """Refuse to wait for what will never be known.
 
     Raises:
-        RetracError: there is one checkpoint whose events cannot be told apart.
+        RetracError: there is one checkpoint whose events cannot be told apart; or the candidates
+            that are scored exactly would be others in each round.
     """
+    if way.scorer.config.exact_top:
+        raise RetracError("--until does not go with --exact-top: each round would have others")
     (*others, last) = way.scorer.replays
     if not others and (way.index is not None or last.checkpoint.epoch == 1):
         raise RetracError(NO_ERROR)
 
 
 def rounds_beside(path: Path) -> Path:
-    """Where the rounds of a result at `path` are kept until it is whole."""
+    """Where the rounds of a result at `path` are kept until they are enough."""
     return path.resolve().with_name(path.resolve().name + ".rounds")
+
+
+def _kept(path: Path | None) -> int:
+    """Whole rounds that are there already."""
+    return 0 if path is None else len(list(rounds_beside(path).glob("????")))
+
+
+def _forget(path: Path, enough: bool) -> None:
+    """Remove rounds that nobody will go on with."""
+    if enough:
+        remove(rounds_beside(path))
+
+
+def _enough(result: Attribution, until: Until) -> bool:
+    reached = _repeatability(result)
+    return bool(reached) and min(reached.values()) >= until.share
 
 
 def _round(
@@ -141,16 +171,13 @@ def _repeatability(result: Attribution) -> dict[str, float]:
 
 
 def _mean(rounds: Sequence[Attribution], run: Run) -> Attribution:
-    """The mean of some rounds, with the events of all.
-
-    Of a single checkpoint, rounds with other events are groups; rounds with the same ones are not.
-    """
+    """The mean of some rounds, with the events of all."""
     data = [each.dataset for each in rounds]
     first = data[0]
     if len(data) == 1:
         return rounds[0]
     score = np.mean([each["score"].values for each in data], 0, dtype=np.float64)
-    shown, others = ends(score.sum(1), SHOWN), _others(data)
+    shown, others = ends(score.sum(1), SHOWN), _by_events(data)
     changed: dict[str, Any] = {
         "score": (first["score"].dims, score.astype(np.float32)),
         "query_norm": (
@@ -159,25 +186,31 @@ def _mean(rounds: Sequence[Attribution], run: Run) -> Attribution:
         ),
         "sample_image": (("shown", "channel", "row", "column"), run.dataset.images[shown]),
         **{
-            name: (first[name].dims, np.concatenate([each[name].values for each in others], 2))
+            name: (first[name].dims, np.concatenate([same[0][name].values for same in others], 2))
             for name in ("train_timestep", "train_norm")
         },
     }
-    if len(others) > 1 and first.sizes["checkpoint"] == 1:
-        parts = [each["score"].values[:, 0] / len(data) for each in data]
-        count = min(GROUPS, len(others))
-        changed["part"] = (PART, np.stack([np.sum(parts[g::count], 0) for g in range(count)], 1))
-    elif "part" in first:
-        changed["part"] = (PART, np.mean([each["part"].values for each in data], 0))
+    if first.sizes["checkpoint"] == 1:
+        changed["part"] = (PART, _parts(others, len(data)))
     kept = first.drop_vars([name for name in changed if name in first]).drop_dims("shown")
     return Attribution(kept.assign(changed).assign_coords(shown=shown), rounds[0].config)
 
 
-def _others(data: Sequence[xr.Dataset]) -> list[xr.Dataset]:
-    """Rounds that replayed other events than those before them."""
-    found: list[xr.Dataset] = []
+def _parts(by_events: Sequence[Sequence[xr.Dataset]], rounds: int) -> np.ndarray:
+    """What independent groups of a single checkpoint's events add to the mean, `[M, G, Q, N]`.
+
+    Events are those of one round or of several, with other draws; each is in one group.
+    """
+    name = "part" if "part" in by_events[0][0] else "score"
+    parts = [np.sum([each[name].values for each in same], 0) / rounds for same in by_events]
+    found = np.concatenate(parts, 1)
+    count = min(GROUPS, found.shape[1])
+    return np.stack([found[:, group::count].sum(1) for group in range(count)], 1)
+
+
+def _by_events(data: Sequence[xr.Dataset]) -> list[list[xr.Dataset]]:
+    """Rounds that replayed the same events, together."""
+    found: dict[bytes, list[xr.Dataset]] = {}
     for each in data:
-        events = each["train_timestep"].values
-        if not any(np.array_equal(events, one["train_timestep"].values) for one in found):
-            found.append(each)
-    return found
+        found.setdefault(each["train_timestep"].values.tobytes(), []).append(each)
+    return list(found.values())

@@ -13,10 +13,9 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from retrac.evaluation.baselines import loss_scores, pixel_products
+from retrac.evaluation.baselines import pixel_products
 from retrac.evaluation.interval import Interval
 from retrac.evaluation.lds import Lds
-from retrac.evaluation.losses import training_losses
 from retrac.evaluation.shipped import Shipped
 from retrac.files import write_json
 from retrac.influence.attribute import attribution_of
@@ -69,7 +68,6 @@ class Settings:
         metric.update(
             "products of pixels", pixel_products(shipped.queries.images, run.dataset.images)
         )
-        metric.update("training loss", loss_scores(training_losses(run), len(shipped.queries)))
         for told, way in WAYS.items():
             found = attribution_of(run, shipped.queries, way, shipped.place(run, way))
             _take(metric, found, told)

@@ -125,7 +125,7 @@ def test_a_method_is_put_to_the_benchmark(
     assert told.code == 0, told.err
     assert "training images" in told.out and "generated" in told.out
     found = json.loads(output.read_text())["lds"]
-    assert set(found) == {"random", "pixels", "retrac", "own"}
+    assert set(found) == {"random", "pixels", "training loss", "retrac", "own"}
     assert found["own"]["value"] == pytest.approx(1.0)
     seconds = output.stat().st_mtime_ns
     told = retrac("benchmark", "--method", "retrac", *given, "--dry-run")
@@ -133,7 +133,10 @@ def test_a_method_is_put_to_the_benchmark(
     again = retrac("benchmark", "--method", "retrac", *given)
     assert again.code == 0 and json.loads(output.read_text())["lds"] == found
     (tmp_path / "own.npy").rename(tmp_path / "pixels.npy")
-    assert "known method's name" in refusal("benchmark", "--scores", tmp_path / "pixels.npy")
+    assert "called 'pixels', too" in refusal("benchmark", "--scores", tmp_path / "pixels.npy")
+    (tmp_path / "b").mkdir()
+    twice = (tmp_path / "own.npy", tmp_path / "b" / "own.npy")
+    assert "called 'own', too" in refusal("benchmark", "--scores", *twice)
 
 
 def test_an_unknown_method_is_refused_before_any_training(tmp_path: Path, refusal: Refusal) -> None:

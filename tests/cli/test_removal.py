@@ -31,7 +31,7 @@ def test_removal(
     assert retrac("attribute", own_run, *queries, *SMALL, "--output", scores).code == 0
     command = ("removal", own_run, "--attribution", scores, *FEW, "--output", output)
     told = retrac(*command, "--dry-run")
-    assert told.code == 0 and told.err.startswith("about ") and not output.exists()
+    assert told.code == 0 and "about " in told.err and not output.exists()
     told = retrac(*command)
     assert told.code == 0, told.err
     assert "model 1 of 3: random-00" in told.out and "model 3 of 3: pixels-query-00" in told.out

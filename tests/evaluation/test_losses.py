@@ -1,7 +1,6 @@
 """Losses of images are means over the plan's draws."""
 
 import numpy as np
-import pytest
 import torch
 
 from retrac.evaluation import losses
@@ -10,7 +9,7 @@ from retrac.influence.plan import Plan
 from retrac.training.run import Run
 
 
-def test_losses_are_means_over_the_draws(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_are_means_over_the_draws(tiny_run: Run) -> None:
     model = tiny_run.checkpoints[-1].load(tiny_run.shape)
     plan = Plan.of(PlanConfig(3, 2), tiny_run.config.objective.timesteps)
     images = tiny_run.dataset.tensors([0, 5])
@@ -25,9 +24,8 @@ def test_losses_are_means_over_the_draws(tiny_run: Run, monkeypatch: pytest.Monk
             expected.append(np.mean(drawn))
     found = losses.mean_losses(model, tiny_run.objective, plan, images)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    monkeypatch.setattr(losses, "ROWS", 4)
     np.testing.assert_allclose(
-        losses.mean_losses(model, tiny_run.objective, plan, images), expected, rtol=1e-5
+        losses.mean_losses(model, tiny_run.objective, plan, images, 4), expected, rtol=1e-5
     )
 
 

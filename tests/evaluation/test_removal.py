@@ -84,12 +84,13 @@ def test_with_nothing_removed_nothing_changes(
 
 def test_what_is_removed_is_what_a_way_puts_first(done: Removing, scores: Attribution) -> None:
     by_name = {model.name: model for model in done.models}
-    assert len(by_name) == 2 + 2 * 3  # random draws, and TracIn, ReTrac and pixels of two queries
-    best = [entry.sample for entry in scores.proponents(1, "retrac", 3)]
-    assert by_name["retrac-query-01"].removed == tuple(best)
+    # Random draws; TracIn, ReTrac and pixels of two queries; the training loss of both.
+    assert len(by_name) == 2 + 2 * 3 + 1 and by_name["training-loss"].rows == (0, 1)
     own = done.run.dataset.ids.index(done.queries.ids[0])
     nearest = by_name["pixels-query-00"].removed
     assert own not in nearest and len(nearest) == 3
+    best = [entry.sample for entry in scores.proponents(1, "retrac", 4) if entry.sample != own]
+    assert by_name["retrac-query-01"].removed == tuple(best[:3])  # no query, whatever the way
     first, second = by_name["random-00"], by_name["random-01"]
     assert first.removed != second.removed and first.rows == second.rows == (0, 1)
     assert own not in {*first.removed, *second.removed}
@@ -98,7 +99,7 @@ def test_what_is_removed_is_what_a_way_puts_first(done: Removing, scores: Attrib
 def test_every_model_is_measured_and_let_go(done: Removing) -> None:
     assert done.missing() == [] and not list((done.path / "models").iterdir())
     found = done.metric().compute()
-    assert set(found) == {RANDOM, "tracin", "retrac", "pixels"}
+    assert set(found) == {RANDOM, "tracin", "retrac", "pixels", "training loss"}
     for row in found.values():
         assert row[DISTANCE].value > 0 and row[SIMILARITY].value < 1 and row[LOSS].value != 0
     by_query = done.metric().by_query()[RANDOM]
@@ -122,7 +123,7 @@ def test_interrupted_work_ends_with_the_same_numbers(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, "mean_losses", killed)
+        patch.setattr(module, "last_losses", killed)
         again.train(model)
     assert model in again.missing()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

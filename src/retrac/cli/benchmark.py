@@ -52,9 +52,11 @@ class Benchmark:
 
         way = self.way
         shipped = Shipped.load()
+        names = [path.stem for path in self.scores]
+        for name in names:
+            if names.count(name) > 1 or name in ("random", "pixels", "training loss", *self.method):
+                raise RetracError(f"another method is called {name!r}, too: rename {name}.npy")
         given = {path.stem: read_scores(path, shipped) for path in self.scores}
-        if clash := sorted({*given} & {"random", "pixels", *self.method}):
-            raise RetracError(f"{clash[0]}.npy has a known method's name: give it another")
         to_train = partial(estimate_training, shipped.training, shipped.dataset(), self.run, None)
         if not shipped.is_trained(self.run) and not announced(to_train, self.run, self.dry_run):
             return

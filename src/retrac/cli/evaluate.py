@@ -41,7 +41,11 @@ class Evaluate:
     def __call__(self) -> None:
         """Score, evaluate, print tables, and write them down."""
         from retrac.cli.tables import print_section
-        from retrac.evaluation.evaluate import Evaluation, estimate_evaluation
+        from retrac.evaluation.evaluate import (
+            Evaluation,
+            estimate_evaluation,
+            refuse_long_lists,
+        )
         from retrac.influence.attribute import attribution_of, default_name
         from retrac.influence.queries import open_queries, stand_in, to_generate
         from retrac.report.evaluation import read_sections, write_sections
@@ -49,8 +53,10 @@ class Evaluate:
         from retrac.training.run import Run
 
         run, config = Run.open(self.run), self.config
+        refuse_long_lists(run, self.evaluation)
         like = stand_in(run, self.queries, self.query_seed)
         path = self.output or run.path / "attributions" / default_name(like.name, config)
+        read_sections(path)  # what is damaged is said before the work, not after it
         generated = to_generate(self.queries)
         measure = partial(estimate_evaluation, run, like, config, self.evaluation, path, generated)
         if not announced(measure, path, self.dry_run):
@@ -64,7 +70,6 @@ class Evaluate:
             result,
             self.evaluation,
             self.losses or run.path / "lds",
-            path,
         ).sections()
         for section in sections:
             print_section(section)

@@ -1,5 +1,6 @@
 """`retrac lds`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,7 +48,7 @@ class Prepare:
         retraining = Retraining.planned(run, queries, self.config, path)
         if not announced(partial(retraining.estimate, part), path, self.dry_run):
             return
-        retraining.begin()
+        retraining.begin(part)
         missing = retraining.missing(part)
         for place, model in enumerate(missing, start=1):
             print(f"model {place} of {len(missing)}: {model.name}")
@@ -73,7 +74,8 @@ class Score:
     def __call__(self) -> None:
         """Score, and print a table."""
         from retrac.cli.tables import print_lds
-        from retrac.evaluation.baselines import pixel_scores, random_scores
+        from retrac.evaluation.baselines import baselines
+        from retrac.evaluation.losses import training_losses
         from retrac.evaluation.retraining import Retraining, lds_of
         from retrac.files import write_json
         from retrac.influence.attribution import Attribution
@@ -84,19 +86,31 @@ class Score:
         run = Run.open(self.run)
         retraining = Retraining.open(run, self.losses or run.path / "lds")
         metric = lds_of(retraining)
-        asked = retraining.queries
-        metric.update("random", random_scores(len(asked), len(run.dataset)))
-        metric.update("pixels", pixel_scores(asked.images, run.dataset.images))
-        for path in self.attributions:
+        images = retraining.queries.images, run.dataset.images
+        for name, scores in baselines(*images, training_losses(run)).items():
+            metric.update(name, scores)
+        for path, told in zip(self.attributions, told_apart(self.attributions), strict=True):
             result = Attribution.open(path)
             retraining.refuse_other_queries(path, result.config)
             for method in result.methods:
-                name = f"{method}, {path.name}" if len(self.attributions) > 1 else method
+                name = f"{method}, {told}" if len(self.attributions) > 1 else method
                 metric.update(name, result.scores_of(method).values)
         found, ceiling = metric.compute(), metric.ceiling()
         print_lds(found, ceiling, len(metric.subsets))
         if self.output is not None:
             write_json(self.output, metric.to_json(found, ceiling))
+
+
+def told_apart(paths: Sequence[Path]) -> list[str]:
+    """Names of folders; the whole paths where two have the same name.
+
+    Raises:
+        RetracError: a folder is given twice.
+    """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise RetracError("--attributions names a folder twice")
+    names = [path.name for path in paths]
+    return names if len({*names}) == len(names) else [str(path) for path in paths]
 
 
 @dataclass(frozen=True)

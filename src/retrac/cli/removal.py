@@ -13,9 +13,9 @@ from retrac.evaluation.config import RemovalConfig
 class Removal:
     """Remove the samples that a query is owed to, train again, and see whether it changes.
 
-    Beside every method stand pixel similarity and chance. Can be stopped at any moment, and goes on
-    where it was. Queries that were generated are also generated again, from the same noise. The
-    attribution's report shows what was found, too.
+    Beside every method stand pixel similarity, the training loss and chance. Can be stopped at any
+    moment, and goes on where it was. Queries that were generated are also generated again, from the
+    same noise. The attribution's report shows what was found, too.
     """
 
     run: tyro.conf.Positional[Path]

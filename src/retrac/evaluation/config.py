@@ -59,7 +59,7 @@ class RemovalConfig:
     """Samples that are removed."""
     queries_used: int = 4
     """Queries, evenly spread over those of the attribution; each takes a training for every
-    method, and one for pixel similarity."""
+    method, and one for pixel similarity. (One for the training loss serves all.)"""
     random_draws: int = 4
     """Models trained without samples chosen at random, which serve all queries."""
     removal_seed: int = 0

@@ -1,7 +1,7 @@
 """All metrics on one attribution, with baselines beside the methods."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from retrac.data.planting import planted
 from retrac.errors import RetracError
 from retrac.estimate import Estimate
 from retrac.evaluation.answers import answers
-from retrac.evaluation.baselines import loss_scores, pixel_scores, random_scores
+from retrac.evaluation.baselines import baselines, pixel_oddness, random_scores
 from retrac.evaluation.bias import Bias, usual_norms
 from retrac.evaluation.config import EvaluationConfig
 from retrac.evaluation.interval import Interval
@@ -22,6 +22,7 @@ from retrac.evaluation.retraining import Retraining, lds_of
 from retrac.evaluation.section import Rows, Section
 from retrac.evaluation.targeting import Targeting
 from retrac.evaluation.tracing import Tracing
+from retrac.influence.attribute import Way
 from retrac.influence.attribution import Attribution
 from retrac.influence.config import METHODS, AttributeConfig, PlanConfig
 from retrac.influence.estimate import (
@@ -30,13 +31,19 @@ from retrac.influence.estimate import (
     estimate_self_influence,
     together,
 )
+from retrac.influence.parts import digest
 from retrac.influence.queries import Queries
 from retrac.influence.ranking import evenly_spread
-from retrac.influence.self_influence import self_influence
+from retrac.influence.scorer import Scorer
+from retrac.influence.self_influence import self_influence, settings_of
 from retrac.training.run import Run
 
 LENGTHS = (10, 50, 100)
-OUTLIERS = "outliers"
+OUTLIERS = "self-influence"
+UNLABELLED = (
+    "Not all queries have a label, so it is not known whether lists hold their like: read little "
+    "into distinct samples alone, of which random scores have the most"
+)
 FAST = PlanConfig(plan="fast")
 """Draws of self-influence, where every sample is a query."""
 
@@ -52,7 +59,9 @@ class Evaluation:
         result: the scores.
         config: what is asked of them.
         losses: folder that `retrac lds prepare` wrote, if there is one.
-        path: folder of the scores, where self-influence will stand too, if outliers were planted.
+
+    Raises:
+        RetracError: lists would hold all samples.
     """
 
     run: Run
@@ -61,17 +70,17 @@ class Evaluation:
     result: Attribution
     config: EvaluationConfig
     losses: Path
-    path: Path
+
+    def __post_init__(self) -> None:
+        refuse_long_lists(self.run, self.config)
 
     def sections(self) -> list[Section]:
         """What each metric found, or why it makes no sense here."""
-        losses = training_losses(self.run)
+        losses = training_losses(self.run, self.way.compute)
         run, asked, k = self.run, self.queries, self.config.k
         contenders = {
             **{name: self.result.scores_of(name).values for name in self.result.methods},
-            "random": random_scores(len(asked), len(run.dataset)),
-            "pixels": pixel_scores(asked.images, run.dataset.images),
-            "training loss": loss_scores(losses, len(asked)),
+            **baselines(asked.images, run.dataset.images, losses),
         }
         tracing = cache(partial(self._tracing, contenders, k))
         return [
@@ -91,6 +100,7 @@ class Evaluation:
                 "Are answers about the query, or the same whatever is asked? Random lists are "
                 "nearly all distinct too: read it beside the share that has the query's label.",
                 lambda: self._targeting(contenders),
+                "" if run.dataset.labels and all(asked.labels) else UNLABELLED,
             ),
             Section.of(
                 "Bias of norms",
@@ -101,7 +111,8 @@ class Evaluation:
             Section.of(
                 "Intervention",
                 "Samples are scored again as if they had been trained at the timestep with the "
-                "largest gradients. Their content is the same: do they become influential?",
+                "largest gradients. Their content is the same (and so is any baseline's score): do "
+                "they become influential?",
                 lambda: self._intervention(k),
             ),
             Section.of(
@@ -178,19 +189,21 @@ class Evaluation:
 
     def _outliers(self, losses: np.ndarray) -> Rows:
         metric = Outliers(planted(self.run.dataset.ids))
+        own = own_influence(self.run, self.way)
         found = self_influence(
             self.run,
-            checkpoints=self.way.checkpoints,
-            replay=self.way.replay,
-            parameters=self.way.parameters,
-            plan=FAST,
-            compute=self.way.compute,
-            output=self.path / OUTLIERS,
+            checkpoints=own.checkpoints,
+            replay=own.replay,
+            parameters=own.parameters,
+            plan=own.plan,
+            compute=own.compute,
+            output=own_place(self.run, own),
         )
         total = found.dataset["score"].sum("checkpoint", skipna=False)
         for method in total["method"].values:
             metric.update(str(method), total.sel({"method": method}).values)
         metric.update("random", random_scores(1, len(losses))[0])
+        metric.update("pixels", pixel_oddness(self.run.dataset.images))
         metric.update("training loss", losses)
         return metric.compute()
 
@@ -216,6 +229,36 @@ class Evaluation:
         if not np.isfinite(norms[timesteps >= 0]).all():
             raise RetracError("the norms of the samples' gradients are not known")
         return timesteps, norms
+
+
+def refuse_long_lists(run: Run, config: EvaluationConfig) -> None:
+    """Refuse lists that hold everything.
+
+    Raises:
+        RetracError: there are no more samples than they are long.
+    """
+    size = run.record["dataset"]["size"]
+    if config.k >= size:
+        raise RetracError(f"--k must be less than the {size} samples, not {config.k}")
+
+
+def own_influence(run: Run, way: AttributeConfig) -> AttributeConfig:
+    """How self-influence is scored beside such scores: at the same checkpoints and visits."""
+    scorer = Way.of(run, way).scorer
+    return AttributeConfig(
+        tuple(METHODS),
+        tuple(replay.checkpoint.epoch for replay in scorer.replays),
+        scorer.config.replay,
+        scorer.config.parameters,
+        FAST,
+        way.compute,
+    )
+
+
+def own_place(run: Run, own: AttributeConfig) -> Path:
+    """Folder of self-influence, the same for all queries."""
+    settings = settings_of(Scorer.of(run, own), None)
+    return run.path / OUTLIERS / f"evaluated-{digest(settings)[:8]}"
 
 
 def chosen_to_move(
@@ -252,6 +295,6 @@ def estimate_evaluation(
         nowhere = path / "moved"
         found.append(estimate_samples(run, queries.take(some), samples, way, nowhere))
     if planted(run.dataset.ids).any():
-        own = replace(way, methods=tuple(METHODS), plan=FAST, index=False, recorded=False)
-        found.append(estimate_self_influence(run, None, own, path / OUTLIERS))
+        own = own_influence(run, way)
+        found.append(estimate_self_influence(run, None, own, own_place(run, own)))
     return together(found)

@@ -1,7 +1,7 @@
 """What a model loses on images, over many fixed draws."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from retrac.diffusion.device import choose_device
 from retrac.diffusion.loss import Objective, fast_memory_format
-from retrac.influence.config import PlanConfig
+from retrac.influence.config import ComputeConfig, PlanConfig
+from retrac.influence.memory import rows_within
 from retrac.influence.plan import Plan
 from retrac.progress import progress
 from retrac.training.run import Run
 
 ROWS = 512
-"""Images in a pass."""
+"""Images in a pass, at the most."""
 
 
 @torch.no_grad()
@@ -24,6 +25,7 @@ def mean_losses(
     objective: Objective,
     plan: Plan,
     images: Tensor,
+    rows: int = ROWS,
     advance: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
     """The loss of each image, a mean over the plan's draws.
@@ -36,6 +38,7 @@ def mean_losses(
         objective: the run's loss.
         plan: timesteps and noises.
         images: `[Q, C, H, W]` in [-1, 1], on the CPU.
+        rows: images in a pass.
         advance: told how many images are done.
 
     Returns:
@@ -45,7 +48,7 @@ def mean_losses(
     moments = plan.timesteps.repeat_interleave(plan.noises)
     draws = len(moments)
     found = []
-    for some in images.split(max(1, ROWS // draws)):
+    for some in images.split(max(1, rows // draws)):
         noise = torch.cat([plan.draw(image).flatten(0, 1) for image in some])
         same, at = some.repeat_interleave(draws, 0), moments.repeat(len(some))
         losses = [
@@ -55,7 +58,7 @@ def mean_losses(
                 t.to(device),
                 fast_memory_format(e.to(device)),
             ).cpu()
-            for x, t, e in zip(*(each.split(ROWS) for each in (same, at, noise)), strict=True)
+            for x, t, e in zip(*(each.split(rows) for each in (same, at, noise)), strict=True)
         ]
         found.append(torch.cat(losses).double().view(len(some), draws).mean(1))
         advance(len(some))
@@ -67,15 +70,36 @@ def measuring_plan(run: Run, timesteps: int, noises: int) -> Plan:
     return Plan.of(PlanConfig(timesteps, noises, plan_seed=2**32), run.config.objective.timesteps)
 
 
-def training_losses(run: Run) -> np.ndarray:
+def last_losses(
+    run: Run,
+    plan: Plan,
+    images: Iterable[Tensor],
+    compute: ComputeConfig | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> np.ndarray:
+    """The loss of each image at a run's last checkpoint, `[Q]`.
+
+    Args:
+        run: a training run.
+        plan: timesteps and noises.
+        images: some after the other, each `[q, C, H, W]`.
+        compute: where, and in how much memory.
+        advance: told how many images are done.
+
+    Raises:
+        RetracError: the device is not there, or the memory cannot hold one image.
+    """
+    compute = compute or ComputeConfig()
+    network = run.checkpoints[-1].load(run.shape).to(choose_device(compute.device))
+    rows = min(ROWS, rows_within(network, run.objective, run.shape, compute))
+    found = [mean_losses(network, run.objective, plan, some, rows, advance) for some in images]
+    return np.concatenate(found)
+
+
+def training_losses(run: Run, compute: ComputeConfig | None = None) -> np.ndarray:
     """What the last checkpoint loses on each training sample, `[N]`, over a few fixed draws."""
-    network = run.checkpoints[-1].load(run.shape).to(choose_device())
     plan = Plan.of(PlanConfig(plan="fast"), run.config.objective.timesteps)
     size = len(run.dataset)
+    pieces = np.array_split(np.arange(size), math.ceil(size / ROWS))
     with progress("training losses", size, "samples") as advance:
-        return np.concatenate(
-            [
-                mean_losses(network, run.objective, plan, run.dataset.tensors(some), advance)
-                for some in np.array_split(np.arange(size), math.ceil(size / ROWS))
-            ]
-        )
+        return last_losses(run, plan, map(run.dataset.tensors, pieces), compute, advance)

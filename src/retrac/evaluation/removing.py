@@ -12,14 +12,18 @@ from retrac.diffusion.device import choose_device
 from retrac.diffusion.sampling import BATCH, generate
 from retrac.errors import RetracError
 from retrac.estimate import Estimate, seconds_of
-from retrac.evaluation.answers import answers
-from retrac.evaluation.baselines import pixel_scores
+from retrac.evaluation.baselines import baselines
 from retrac.evaluation.config import RemovalConfig
 from retrac.evaluation.images import pixel_distance, structural_similarity
-from retrac.evaluation.losses import mean_losses, measuring_plan
+from retrac.evaluation.losses import (
+    last_losses,
+    mean_losses,
+    measuring_plan,
+    training_losses,
+)
 from retrac.evaluation.removal import DISTANCE, LOSS, RANDOM, SIMILARITY, Removal
 from retrac.evaluation.thinned import train_without
-from retrac.files import read_json, remove, write_json, write_whole
+from retrac.files import PARTIAL, read_json, remove, write_json, write_whole
 from retrac.influence.attribution import Attribution
 from retrac.influence.parts import digest
 from retrac.influence.plan import Plan
@@ -32,7 +36,8 @@ from retrac.training.loop import first_weights
 from retrac.training.run import Run
 
 DESIGN = "design.json"
-PIXELS = "pixels"
+LOSSES_FILE = "training-losses.npz"
+LOSSES = "training loss"
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Removing:
     """A folder of what models make of queries that were trained without some samples.
 
     All are trained as the run was, with its seed, first weights, events and batches (`Thinned`).
-    A query that is a training sample is itself never removed.
+    Queries that are training samples are never removed, whatever the way.
 
     Attributes:
         path: the folder.
@@ -107,15 +112,13 @@ class Removing:
             tuple(str(name) for name in data["query_label"].values),
         )
         rows = np.array(evenly_spread(len(every), config.queries_used))
-        scores = {name: result.scores_of(name).values[rows] for name in result.methods}
         queries = every.take(rows)
-        found = Removing(
-            path,
-            run,
-            queries,
-            {**scores, PIXELS: pixel_scores(queries.images, run.dataset.images)},
-            config,
-        )
+        known = baselines(queries.images, run.dataset.images, _losses(run, path))
+        scores = {
+            **{name: result.scores_of(name).values[rows] for name in result.methods},
+            **{name: known[name] for name in ("pixels", LOSSES)},
+        }
+        found = Removing(path, run, queries, scores, config)
         most = len(run.dataset) - max(run.steps_per_epoch, len(queries))
         if config.k > most:
             raise RetracError(
@@ -124,7 +127,7 @@ class Removing:
             )
         if (path / DESIGN).is_file():
             refuse_other(path, read_json(path / DESIGN), found.design)
-        elif path.exists() and any(path.iterdir()):
+        elif path.exists() and not all(_leftover(each) for each in path.iterdir()):
             raise RetracError(f"{path} holds something else; choose another --output")
         return found
 
@@ -141,24 +144,24 @@ class Removing:
 
     @cached_property
     def models(self) -> list[Model]:
-        """Those to be trained: without random samples, then each way for each query."""
+        """Those to be trained: without random samples, then each way, query by query."""
         k, config, size = self.config.k, self.config, len(self.run.dataset)
-        asked = {
-            way: [*answers(scores, self.queries, self.run.dataset.ids)]
-            for way, scores in self.scores.items()
-        }
         every = tuple(range(len(self.queries)))
-        own = [answer.own for answer in asked[PIXELS] if answer.own is not None]
+        asked = {*self.queries.ids}
+        own = [place for place, name in enumerate(self.run.dataset.ids) if name in asked]
         others = np.setdiff1d(np.arange(size), own)
         found = []
         for draw in range(config.random_draws):
             stream = np.random.default_rng([config.removal_seed, draw])
             chosen = stream.permutation(others)[:k]
             found.append(Model(f"{RANDOM}-{draw:02d}", RANDOM, _indices(chosen), every))
-        for row in every:
-            for way, of_way in asked.items():
-                first = _indices(of_way[row].first_others(k))
-                found.append(Model(f"{way}-query-{row:02d}", way, first, (row,)))
+        for way, scores in self.scores.items():
+            alike = way == LOSSES  # one model serves all queries
+            for rows in [every] if alike else [(row,) for row in every]:
+                order = np.argsort(-scores[rows[0]], kind="stable")
+                first = _indices(order[~np.isin(order, own)][:k])
+                name = "training-loss" if alike else f"{way}-query-{rows[0]:02d}"
+                found.append(Model(name, way, first, rows))
         return found
 
     @property
@@ -200,6 +203,9 @@ class Removing:
     def begin(self) -> None:
         """Write the design, and what the run's own model makes of the queries, if missing."""
         if not (self.path / DESIGN).is_file():
+            place = self.path / LOSSES_FILE
+            with write_whole(place) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, losses=self.scores[LOSSES][0])
             write_json(self.path / DESIGN, self.design)
         if not self._found(self.full).is_file():
             self._measure(self.run, self.full)
@@ -296,8 +302,7 @@ class Removing:
 
     def _measure(self, run: Run, model: Model) -> None:
         asked = self.queries.take(model.rows)
-        network = run.checkpoints[-1].load(run.shape).to(choose_device())
-        losses = mean_losses(network, run.objective, self.plan, asked.tensors())
+        losses = last_losses(run, self.plan, [asked.tensors()])
         if not np.isfinite(losses).all():
             raise RetracError(f"the losses of {run.path} are not finite")
         made = regenerated(run, asked.ids)
@@ -310,6 +315,23 @@ class Removing:
 
     def _found(self, model: Model) -> Path:
         return self.path / "found" / f"{model.name}.npz"
+
+
+def _losses(run: Run, path: Path) -> np.ndarray:
+    """The samples' training losses, those that a folder was begun with."""
+    place = path / LOSSES_FILE
+    if not place.is_file():
+        return training_losses(run)
+    try:
+        with np.load(place, allow_pickle=False) as file:
+            return np.asarray(file["losses"], float)
+    except Exception as error:  # zipfile, zlib and numpy each have their own
+        raise RetracError(f"{place} is damaged ({error}): choose another --output") from error
+
+
+def _leftover(path: Path) -> bool:
+    """Whether `begin` left it when it was stopped."""
+    return path.name == LOSSES_FILE or path.suffix == PARTIAL
 
 
 def _indices(samples: np.ndarray) -> tuple[int, ...]:

@@ -14,9 +14,9 @@ from retrac.errors import RetracError
 from retrac.estimate import Estimate, seconds_of
 from retrac.evaluation.config import RetrainingConfig
 from retrac.evaluation.lds import Lds
-from retrac.evaluation.losses import mean_losses, measuring_plan
+from retrac.evaluation.losses import last_losses, mean_losses, measuring_plan
 from retrac.evaluation.subsets import random_subsets
-from retrac.files import read_json, remove, write_json, write_whole
+from retrac.files import PARTIAL, read_json, remove, write_json, write_whole
 from retrac.influence.parts import digest
 from retrac.influence.plan import Plan
 from retrac.influence.queries import Queries
@@ -79,18 +79,25 @@ class Retraining:
                         f"{path} was begun with another {name} ({there.get(name)}, now {value}): "
                         "choose another --output"
                     )
-        elif path.exists() and any(path.iterdir()):
+        elif path.exists() and not all(_leftover(each) for each in path.iterdir()):
             raise RetracError(f"{path} holds something else; choose another --output")
         return found
 
-    def begin(self) -> None:
-        """Write what is asked, and how, unless it is there."""
+    def begin(self, part: tuple[int, int] = (1, 1)) -> None:
+        """Write what is asked, and how, unless it is there; clear up what a stopped part left."""
+        for model in self._of_part(part):
+            if self._losses(model).is_file():  # stopped just before its weights went
+                remove(self._training(model)[1])
         if (self.path / DESIGN).is_file():
             return
         asked = self.queries
-        with write_whole(self.path / ASKED) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, images=asked.images, ids=asked.ids, labels=asked.labels)
-        write_json(self.path / DESIGN, self.design)
+        try:
+            with write_whole(self.path / ASKED) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, images=asked.images, ids=asked.ids, labels=asked.labels)
+            write_json(self.path / DESIGN, self.design)
+        except FileNotFoundError:  # another device, which writes the same, was first
+            if not (self.path / ASKED).is_file():
+                raise
 
     def estimate(self, part: tuple[int, int] = (1, 1)) -> Estimate | None:
         """What a part's missing models will need; None where none is, or each is soon trained."""
@@ -175,12 +182,7 @@ class Retraining:
 
     def missing(self, part: tuple[int, int] = (1, 1)) -> list[Model]:
         """Models of a part, such as (1, 4) for the first of four, without losses yet."""
-        number, parts = part
-        return [
-            model
-            for model in self.models
-            if model.number % parts == number - 1 and not self._losses(model).is_file()
-        ]
+        return [model for model in self._of_part(part) if not self._losses(model).is_file()]
 
     def train(self, model: Model) -> None:
         """Train a model, measure its losses, and let its weights go.
@@ -190,8 +192,7 @@ class Retraining:
         """
         config, folder, dataset = self._training(model)
         trained = train(config, folder, dataset=dataset)
-        network = trained.checkpoints[-1].load(trained.shape).to(choose_device())
-        found = mean_losses(network, trained.objective, self.plan, self.queries.tensors())
+        found = last_losses(trained, self.plan, [self.queries.tensors()])
         if not np.isfinite(found).all():
             raise RetracError(f"the losses of {folder} are not finite")
         write_json(self._losses(model), {"losses": [float(loss) for loss in found]})
@@ -219,6 +220,10 @@ class Retraining:
                 found[model.subset, model.seed] = values
         return found
 
+    def _of_part(self, part: tuple[int, int]) -> list[Model]:
+        number, parts = part
+        return [model for model in self.models if model.number % parts == number - 1]
+
     def _training(self, model: Model) -> tuple[TrainConfig, Path, ImageDataset]:
         config = replace(
             self.run.config,
@@ -231,6 +236,11 @@ class Retraining:
 
     def _losses(self, model: Model) -> Path:
         return self.path / "losses" / f"{model.name}.json"
+
+
+def _leftover(path: Path) -> bool:
+    """Whether `begin` left it when it was stopped, or another device is at it."""
+    return path.name == ASKED or path.suffix == PARTIAL
 
 
 def lds_of(retraining: Retraining) -> Lds:

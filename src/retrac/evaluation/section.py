@@ -27,10 +27,10 @@ class Section:
     note: str = ""
 
     @staticmethod
-    def of(name: str, about: str, found: Callable[[], Rows]) -> "Section":
-        """Compute; what a metric refuses becomes its note."""
+    def of(name: str, about: str, found: Callable[[], Rows], note: str = "") -> "Section":
+        """Compute; what a metric refuses becomes its note, in place of the given one."""
         try:
-            return Section(name, about, found())
+            return Section(name, about, found(), note)
         except RetracError as error:
             return Section(name, about, note=str(error))
 

@@ -17,8 +17,9 @@ import numpy as np
 from retrac.data.dataset import ImageDataset
 from retrac.data.open import open_dataset
 from retrac.errors import RetracError
-from retrac.evaluation.baselines import pixel_scores, random_scores
+from retrac.evaluation.baselines import baselines
 from retrac.evaluation.lds import Lds
+from retrac.evaluation.losses import training_losses
 from retrac.evaluation.retraining import Retraining
 from retrac.files import write_whole
 from retrac.influence.attribute import Way
@@ -155,9 +156,9 @@ class Shipped:
 
     def with_baselines(self, run: Run) -> Lds:
         """The metric, with what a method has to beat."""
-        metric, asked = Lds(self.subsets, self.losses), self.queries
-        metric.update("random", random_scores(len(asked), len(run.dataset)))
-        metric.update("pixels", pixel_scores(asked.images, run.dataset.images))
+        metric, images = Lds(self.subsets, self.losses), (self.queries.images, run.dataset.images)
+        for name, scores in baselines(*images, training_losses(run)).items():
+            metric.update(name, scores)
         return metric
 
     @property
@@ -176,7 +177,7 @@ def read_scores(path: Path, shipped: Shipped) -> np.ndarray:
     asked = len(shipped.queries), shipped.subsets.shape[1]
     try:
         values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # numpy and zipfile each have their own
         raise RetracError(f"{path} cannot be read as an .npy file of numbers ({error})") from error
     if not isinstance(values, np.ndarray) or values.shape != asked:
         found = getattr(values, "shape", "no array")

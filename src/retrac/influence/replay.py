@@ -52,7 +52,7 @@ def chosen_epochs(interval: range, replay: str, back: int = 0) -> tuple[int, ...
     are left than it takes, the first choice comes again.
     """
     count = {"last": 1, "all": len(interval)}.get(replay) or min(int(replay), len(interval))
-    left, found = interval[::-1], ()
+    left, found = list(interval[::-1]), ()
     for _ in range(back % (len(interval) // count) + 1):
         taken = np.linspace(0, len(left), count, endpoint=False).astype(int)
         found = tuple(sorted(left[place] for place in taken))

@@ -43,15 +43,19 @@ class Part:
 def write_sections(sections: Sequence[Section], folder: Path, settings: Mapping[str, Any]) -> Path:
     """Write `evaluation.json`, and a figure of each metric; returns the path of the former.
 
-    Metrics that are not among them, and were there before, stay.
+    Metrics that are not among them, or say now why they find nothing, stay as they were before.
 
     Args:
         sections: what metrics found.
         folder: of the scores.
         settings: how these came about.
     """
+    before = {section.name: section for section in read_sections(folder)}
+    sections = [
+        section if section.rows else before.get(section.name, section) for section in sections
+    ]
     names = {section.name for section in sections}
-    others = [section for section in read_sections(folder) if section.name not in names]
+    others = [section for name, section in before.items() if name not in names]
     for section in sections:
         if section.rows:
             save_png(measures(section), folder / f"{section.name.lower().replace(' ', '-')}.png")
@@ -71,7 +75,7 @@ def read_sections(folder: Path) -> list[Section]:
         return []
     try:
         return [Section.from_json(content) for content in read_json(path)["sections"]]
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise RetracError(f"{path} is damaged ({error}): delete it, and evaluate again") from error
 
 

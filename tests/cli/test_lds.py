@@ -76,7 +76,7 @@ def test_scores_are_held_against_the_losses(
         assert name in told.out
     found = json.loads(output.read_text())
     assert (found["subsets"], found["seeds"], found["queries"]) == (8, 2, 2)
-    assert set(found["lds"]) == {"random", "pixels", "tracin", "retrac"}
+    assert set(found["lds"]) == {"random", "pixels", "training loss", "tracin", "retrac"}
     assert -1 <= found["lds"]["retrac"]["low"] <= found["lds"]["retrac"]["value"]
     assert found["ceiling"]["between_seeds"]["value"] <= 1
 

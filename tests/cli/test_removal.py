@@ -34,10 +34,10 @@ def test_removal(
     assert told.code == 0 and "about " in told.err and not output.exists()
     told = retrac(*command)
     assert told.code == 0, told.err
-    assert "model 1 of 3: random-00" in told.out and "model 3 of 3: pixels-query-00" in told.out
+    assert "model 1 of 4: random-00" in told.out and "model 4 of 4: training-loss" in told.out
     assert "Removal, beyond random" in told.out and f"picture: {output}" in told.out
     found = json.loads((output / "removal.json").read_text())
-    assert set(found["Removal"]) == {"random", "retrac", "pixels"}
+    assert set(found["Removal"]) == {"random", "retrac", "pixels", "training loss"}
     assert len(found["removed"]["random-00"]) == found["k"] == 3 and found["samples"] == 24
     assert 0 < found["Removal"]["retrac"]["pixel distance"]["value"] <= 1
     assert "Removal, beyond random" in (scores / "report.html").read_text()

@@ -10,8 +10,9 @@ import torch
 
 from retrac import estimate as estimates
 from retrac.influence import estimate as of_scores
+from retrac.influence.attribute import attribute
 from retrac.influence.attribution import Attribution
-from retrac.influence.config import IndexConfig
+from retrac.influence.config import IndexConfig, PlanConfig
 from retrac.influence.indexed import build_index
 from retrac.training import estimate as of_training
 from retrac.training.loop import train
@@ -36,6 +37,12 @@ COMMANDS = {
     "attribute --index": (
         *("attribute", "INDEXED", "--queries", "train:2", "--index", "--exact-top", 3, *SMALL),
     ),
+    "evaluate": ("evaluate", "RUN", "--queries", "train:2", *SMALL, "--moved", 2),
+    "removal": (
+        *("removal", "RUN", "--attribution", "SCORED", "--k", 2, "--random-draws", 1),
+        *("--loss-timesteps", 1, "--loss-noises", 1),
+    ),
+    "benchmark": ("benchmark", "--run", "NEW", *SMALL),
     "lds prepare": ("lds", "prepare", "RUN", "--queries", "train:1", "--subsets", 2),
     "outliers": ("outliers", "RUN", "--samples", 4, *SMALL),
     "norms": ("norms", "RUN", "--timesteps", 3, "--samples", 4),
@@ -62,7 +69,10 @@ def placed(command: tuple[object, ...], run: Path) -> list[object]:
     """The command, for a run in this folder, with an index if it asks for one."""
     if "INDEXED" in command:
         build_index(Run.open(run), IndexConfig(sketch_size=300))
-    places = {"RUN": run, "INDEXED": run, "NEW": run.with_name("new")}
+    scores = run / "attributions" / "scored"
+    if "SCORED" in command:
+        attribute(Run.open(run), "train:1", plan=PlanConfig(2, 2), output=scores)
+    places = {"RUN": run, "INDEXED": run, "NEW": run.with_name("new"), "SCORED": scores}
     return [places.get(str(word), word) for word in command]
 
 

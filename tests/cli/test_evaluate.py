@@ -3,15 +3,22 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from retrac.data.arrays import write_npz
+from retrac.data.config import DatasetConfig, PlantConfig
+from retrac.data.planting import with_outliers
 from retrac.evaluation.config import RetrainingConfig
 from retrac.evaluation.retraining import Retraining
 from retrac.evaluation.shipped import Shipped
 from retrac.influence.queries import open_queries
+from retrac.influence.self_influence import SelfInfluence
+from retrac.training.loop import train
 from retrac.training.run import Run
+from tiny import tiny
 
 from .conftest import Command
 
@@ -20,14 +27,16 @@ SMALL = ("--plan-timesteps", 2, "--plan-noises", 2)
 ASK = ("--queries", "each:1+generated:1", *SMALL, "--moved", 4, "--moved-queries", 2)
 
 
+def sections_of(file: Path) -> dict[str, Any]:
+    """What is in an `evaluation.json`, by the names of metrics."""
+    return {section["name"]: section for section in json.loads(file.read_text())["sections"]}
+
+
 def test_every_metric_speaks_or_says_why_not(own_run: Path, retrac: Command) -> None:
     told = retrac("evaluate", own_run, *ASK)
     assert told.code == 0, told.err
     folder = own_run / "attributions" / "each-1-generated-1-seed-0"
-    sections = {
-        section["name"]: section
-        for section in json.loads((folder / "evaluation.json").read_text())["sections"]
-    }
+    sections = sections_of(folder / "evaluation.json")
     assert list(sections) == [
         *("Tracing", "Tracing by group", "Targeting", "Bias of norms", "Intervention"),
         "Outliers",
@@ -68,6 +77,54 @@ def test_what_other_commands_found_stays(own_run: Path, retrac: Command) -> None
     assert [section["name"] for section in again][-1] == "Removal" and len(again) == 8
     (folder / "evaluation.json").write_text("{}")
     assert retrac("evaluate", own_run, *ASK).code == 2
+
+
+def test_what_was_found_is_not_overwritten_by_nothing(own_run: Path, retrac: Command) -> None:
+    file = own_run / "attributions" / "train-2" / "evaluation.json"
+    ask = ("evaluate", own_run, "--queries", "train:2", *SMALL, "--moved-queries", 1, "--moved")
+    assert retrac(*ask, 4).code == 0
+    found = file.read_text()
+    told = retrac(*ask, 0)
+    assert told.code == 0 and "--moved is 0" in told.out
+    assert file.read_text() == found and sections_of(file)["Intervention"]["rows"]
+
+
+def test_distinct_lists_of_unlabelled_queries_are_read_with_care(
+    own_run: Path, retrac: Command
+) -> None:
+    ask = ("evaluate", own_run, *SMALL, "--moved", 0, "--queries")
+    for queries, cautious in (("generated:2", True), ("train:2", False)):
+        assert retrac(*ask, queries).code == 0
+        folder = queries.replace(":", "-") + ("-seed-0" if cautious else "")
+        found = sections_of(own_run / "attributions" / folder / "evaluation.json")["Targeting"]
+        assert found["rows"] and ("Not all queries have a label" in found["note"]) == cautious
+
+
+@pytest.fixture(scope="module")
+def planted_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 digits and 6 images of noise. Attributions may be added."""
+    folder = tmp_path_factory.mktemp("planted")
+    data = DatasetConfig(dataset="digits", resolution=8, limit=24)
+    write_npz(with_outliers(data, PlantConfig("noise", count=6)), folder / "noisy.npz")
+    return train(tiny(data=DatasetConfig(dataset=str(folder / "noisy.npz"))), folder / "run").path
+
+
+@pytest.mark.parametrize("way", [(), ("--index", "--exact-top", 3)])
+def test_planted_outliers_are_looked_for(
+    way: tuple[object, ...], planted_run: Path, tmp_path: Path, retrac: Command
+) -> None:
+    if way:
+        assert retrac("index", planted_run, "--sketch-size", 300, "--checkpoints", 2, 4).code == 0
+    options = ("--queries", "train:2", "--checkpoints", 2, 4, *SMALL, "--moved", 0, *way)
+    told = retrac("evaluate", planted_run, *options, "--output", tmp_path / "scores")
+    assert told.code == 0, told.err
+    found = sections_of(tmp_path / "scores" / "evaluation.json")["Outliers"]["rows"]
+    assert list(found) == ["tracin", "retrac", "random", "pixels", "training loss"]
+    for measures in found.values():
+        assert 0 <= measures["ROC AUC"]["value"] <= 1
+    assert found["pixels"]["ROC AUC"]["value"] == 1.0  # noise is like no digit
+    (own,) = (planted_run / "self-influence").iterdir()  # the same for all queries and ways
+    assert SelfInfluence.open(own).dataset["checkpoint"].values.tolist() == [2, 4]
 
 
 def test_retrained_models_of_the_same_queries_count(own_run: Path, retrac: Command) -> None:

@@ -81,6 +81,28 @@ def test_scores_are_held_against_the_losses(
     assert found["ceiling"]["between_seeds"]["value"] <= 1
 
 
+def test_folders_of_one_name_are_told_apart(
+    prepared: Path, tmp_path: Path, retrac: Command, refusal: Refusal
+) -> None:
+    one = prepared / "attributions" / "train-2"
+    other = Path(shutil.copytree(one, tmp_path / "train-2"))
+    output = tmp_path / "lds.json"
+    score = ("lds", "score", prepared, "--attributions")
+    assert retrac(*score, one, other, "--output", output).code == 0
+    found = json.loads(output.read_text())["lds"]
+    assert found[f"retrac, {one}"] == found[f"retrac, {other}"]
+    assert "names a folder twice" in refusal(*score, one, one)
+
+
+def test_a_folder_that_was_hardly_begun_is_gone_on_with(own_run: Path, retrac: Command) -> None:
+    asked = ("--queries", "train:1", "--subsets", 1, "--loss-timesteps", 1, "--loss-noises", 1)
+    (own_run / "lds").mkdir()
+    (own_run / "lds" / "queries.npz").write_bytes(b"killed while it was writ")
+    told = retrac("lds", "prepare", own_run, *asked)
+    assert told.code == 0, told.err
+    assert Retraining.open(Run.open(own_run), own_run / "lds").queries.ids == ("digits/0000",)
+
+
 def test_what_does_not_fit_is_said(prepared: Path, tmp_path: Path, refusal: Refusal) -> None:
     own = Path(shutil.copytree(prepared, tmp_path / "run"))
     attribution = own / "attributions" / "train-2"

@@ -71,10 +71,11 @@ def test_with_nothing_removed_the_weights_are_the_same_bits(tiny_run: Run, tmp_p
 
 
 def test_with_nothing_removed_nothing_changes(
-    tiny_run: Run, scores: Attribution, tmp_path: Path
+    tiny_run: Run, scores: Attribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Removing, "models", [Model("none", "none", (0, 1))])
+    monkeypatch.setattr(Removing, "removed", lambda *_: ())
     removing = Removing.planned(tiny_run, scores, FEW, tmp_path / "removal")
-    object.__setattr__(removing, "models", [Model("none", "none", (), (0, 1))])
     removing.begin()
     removing.train(removing.models[0])
     found = removing.metric().compute()["none"]
@@ -87,13 +88,15 @@ def test_what_is_removed_is_what_a_way_puts_first(done: Removing, scores: Attrib
     # Random draws; TracIn, ReTrac and pixels of two queries; the training loss of both.
     assert len(by_name) == 2 + 2 * 3 + 1 and by_name["training-loss"].rows == (0, 1)
     own = done.run.dataset.ids.index(done.queries.ids[0])
-    nearest = by_name["pixels-query-00"].removed
+    nearest = done.removed(by_name["pixels-query-00"])
     assert own not in nearest and len(nearest) == 3
     best = [entry.sample for entry in scores.proponents(1, "retrac", 4) if entry.sample != own]
-    assert by_name["retrac-query-01"].removed == tuple(best[:3])  # no query, whatever the way
+    assert done.removed(by_name["retrac-query-01"]) == tuple(best[:3])  # no query, whatever the way
     first, second = by_name["random-00"], by_name["random-01"]
-    assert first.removed != second.removed and first.rows == second.rows == (0, 1)
-    assert own not in {*first.removed, *second.removed}
+    assert done.removed(first) != done.removed(second) and first.rows == second.rows == (0, 1)
+    assert own not in {*done.removed(first), *done.removed(second)}
+    loudest = np.argsort(-done.losses)[:4]
+    assert {*done.removed(by_name["training-loss"])} < {*loudest}
 
 
 def test_every_model_is_measured_and_let_go(done: Removing) -> None:

@@ -12,7 +12,7 @@ from retrac.diffusion.device import choose_device
 from retrac.diffusion.sampling import BATCH, generate
 from retrac.errors import RetracError
 from retrac.estimate import Estimate, seconds_of
-from retrac.evaluation.baselines import baselines
+from retrac.evaluation.baselines import pixel_scores
 from retrac.evaluation.config import RemovalConfig
 from retrac.evaluation.images import pixel_distance, structural_similarity
 from retrac.evaluation.losses import (
@@ -46,15 +46,15 @@ class Model:
 
     Attributes:
         name: of its files.
-        way: how the samples were chosen.
-        removed: their indices; none for the run's own model.
+        way: how the samples are chosen.
         rows: of the queries that are put to it.
+        draw: which of the choices at random it is.
     """
 
     name: str
     way: str
-    removed: tuple[int, ...]
     rows: tuple[int, ...]
+    draw: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class Removing:
         path: the folder.
         run: whose training is repeated.
         queries: those used.
-        scores: method -> `[Q, N]`.
+        scores: way -> `[Q, N]`, of the methods and of nearness in pixels.
         config: how.
     """
 
@@ -113,10 +113,9 @@ class Removing:
         )
         rows = np.array(evenly_spread(len(every), config.queries_used))
         queries = every.take(rows)
-        known = baselines(queries.images, run.dataset.images, _losses(run, path))
         scores = {
             **{name: result.scores_of(name).values[rows] for name in result.methods},
-            **{name: known[name] for name in ("pixels", LOSSES)},
+            "pixels": pixel_scores(queries.images, run.dataset.images),
         }
         found = Removing(path, run, queries, scores, config)
         most = len(run.dataset) - max(run.steps_per_epoch, len(queries))
@@ -138,36 +137,49 @@ class Removing:
             "trained": self.run.identity,
             "epochs": self.run.checkpoints[-1].epoch,
             "queries": digest(self.queries.images, list(self.queries.ids)),
-            "removed": digest([[model.name, model.removed] for model in self.models]),
+            "removed": digest([[model.name, self.removed(model)] for model in self.models]),
             "config": asdict(self.config),
         }
 
     @cached_property
+    def losses(self) -> np.ndarray:
+        """The samples' training losses `[N]`, those that the folder was begun with.
+
+        Raises:
+            RetracError: they are damaged.
+        """
+        place = self.path / LOSSES_FILE
+        if not place.is_file():
+            return training_losses(self.run)
+        try:
+            with np.load(place, allow_pickle=False) as file:
+                return np.asarray(file["losses"], float)
+        except Exception as error:  # zipfile, zlib and numpy each have their own
+            raise RetracError(f"{place} is damaged ({error}): choose another --output") from error
+
+    @property
     def models(self) -> list[Model]:
         """Those to be trained: without random samples, then each way, query by query."""
-        k, config, size = self.config.k, self.config, len(self.run.dataset)
         every = tuple(range(len(self.queries)))
-        asked = {*self.queries.ids}
-        own = [place for place, name in enumerate(self.run.dataset.ids) if name in asked]
-        others = np.setdiff1d(np.arange(size), own)
-        found = []
-        for draw in range(config.random_draws):
-            stream = np.random.default_rng([config.removal_seed, draw])
-            chosen = stream.permutation(others)[:k]
-            found.append(Model(f"{RANDOM}-{draw:02d}", RANDOM, _indices(chosen), every))
-        for way, scores in self.scores.items():
-            alike = way == LOSSES  # one model serves all queries
-            for rows in [every] if alike else [(row,) for row in every]:
-                order = np.argsort(-scores[rows[0]], kind="stable")
-                first = _indices(order[~np.isin(order, own)][:k])
-                name = "training-loss" if alike else f"{way}-query-{rows[0]:02d}"
-                found.append(Model(name, way, first, rows))
-        return found
+        return [
+            *(
+                Model(f"{RANDOM}-{draw:02d}", RANDOM, every, draw)
+                for draw in range(self.config.random_draws)
+            ),
+            *(Model(f"{way}-query-{row:02d}", way, (row,)) for way in self.scores for row in every),
+            Model("training-loss", LOSSES, every),
+        ]
+
+    def removed(self, model: Model) -> tuple[int, ...]:
+        """Indices of the samples that a model is trained without."""
+        order = self._order(model)
+        kept = order[~np.isin(order, self._own)]
+        return tuple(int(sample) for sample in kept[: self.config.k])
 
     @property
     def full(self) -> Model:
         """The run's own model."""
-        return Model("nothing", "nothing", (), tuple(range(len(self.queries))))
+        return Model("nothing", "nothing", tuple(range(len(self.queries))))
 
     def missing(self) -> list[Model]:
         """Models that are still to be trained."""
@@ -205,7 +217,7 @@ class Removing:
         if not (self.path / DESIGN).is_file():
             place = self.path / LOSSES_FILE
             with write_whole(place) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, losses=self.scores[LOSSES][0])
+                np.savez_compressed(file, losses=self.losses)
             write_json(self.path / DESIGN, self.design)
         if not self._found(self.full).is_file():
             self._measure(self.run, self.full)
@@ -220,7 +232,8 @@ class Removing:
             RetracError: as `train`.
         """
         folder = self._folder(model)
-        self._measure(train_without(self._training, folder, self.run.dataset, model.removed), model)
+        removed = self.removed(model)
+        self._measure(train_without(self._training, folder, self.run.dataset, removed), model)
         remove(folder)
 
     @property
@@ -263,7 +276,9 @@ class Removing:
             "random draws": self.config.random_draws,
             **{section.name: section.to_json()["rows"] for section in metric.sections()},
             "by query": metric.by_query(),
-            "removed": {model.name: [ids[row] for row in model.removed] for model in self.models},
+            "removed": {
+                model.name: [ids[row] for row in self.removed(model)] for model in self.models
+            },
         }
 
     def pictures(self) -> dict[str, dict[str, np.ndarray]]:
@@ -295,6 +310,22 @@ class Removing:
             raise RetracError(f"{path} is damaged: delete it and go on")
         return found
 
+    @cached_property
+    def _own(self) -> np.ndarray:
+        """Indices of samples that are queries, too."""
+        asked = {*self.queries.ids}
+        found = [place for place, name in enumerate(self.run.dataset.ids) if name in asked]
+        return np.array(found, int)
+
+    def _order(self, model: Model) -> np.ndarray:
+        """Samples, those first that go first."""
+        if model.way == RANDOM:
+            stream = np.random.default_rng([self.config.removal_seed, model.draw])
+            return stream.permutation(np.setdiff1d(np.arange(len(self.run.dataset)), self._own))
+        alike = model.way == LOSSES  # whatever is asked
+        scores = self.losses if alike else self.scores[model.way][model.rows[0]]
+        return np.argsort(-scores, kind="stable")
+
     @property
     def _training(self) -> TrainConfig:
         epochs = self.run.checkpoints[-1].epoch
@@ -317,22 +348,6 @@ class Removing:
         return self.path / "found" / f"{model.name}.npz"
 
 
-def _losses(run: Run, path: Path) -> np.ndarray:
-    """The samples' training losses, those that a folder was begun with."""
-    place = path / LOSSES_FILE
-    if not place.is_file():
-        return training_losses(run)
-    try:
-        with np.load(place, allow_pickle=False) as file:
-            return np.asarray(file["losses"], float)
-    except Exception as error:  # zipfile, zlib and numpy each have their own
-        raise RetracError(f"{place} is damaged ({error}): choose another --output") from error
-
-
 def _leftover(path: Path) -> bool:
     """Whether `begin` left it when it was stopped."""
     return path.name == LOSSES_FILE or path.suffix == PARTIAL
-
-
-def _indices(samples: np.ndarray) -> tuple[int, ...]:
-    return tuple(int(sample) for sample in samples)

@@ -1,12 +1,17 @@
 """Do the error bars of scores hold what they promise?
 
-On a run with many checkpoints, each with events and draws of its own, disjoint groups of a few
-checkpoints, evenly spaced, are repeats of one another. A group's scores with their intervals are
-held against the mean of all other groups, which is itself not quite the truth: its own error widens
-the interval by √(1 + 1/(R-1)) with R groups. Scores are estimates from an index of the run.
+Repeats of the same effort, with other events and draws, are held against one another: a repeat's
+scores with their intervals against the mean of all others, which is itself not quite the truth: its
+own error widens the interval by √(1 + 1/(R-1)) with R repeats. Repeats are
+
+- on a run with many checkpoints, disjoint groups of a few, evenly spaced, whose scores are
+  estimates from an index;
+- with `--visits`, exact scores of the last checkpoint alone, with disjoint visits of the samples
+  and other draws of the queries.
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -21,12 +26,15 @@ from scipy.stats import t as student
 
 from retrac.files import write_json
 from retrac.influence.attribute import attribute
-from retrac.influence.config import IndexConfig
+from retrac.influence.config import IndexConfig, PlanConfig
 from retrac.influence.indexed import build_index
+from retrac.influence.queries import Queries, open_queries
 from retrac.influence.uncertainty import CERTAIN, Uncertainty, in_first
 from retrac.training.run import Run
 
 LEVEL = 0.9
+Repeats = tuple[str, int, list[Uncertainty]]
+"""A method, how much effort each repeat took, and the repeats."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +42,15 @@ class Settings:
     """What is repeated."""
 
     run: tyro.conf.Positional[Path]
-    """A run with a checkpoint after every epoch; an index is made in it."""
+    """A run with a checkpoint after every epoch; an index is made in it. With `--visits`, any."""
     skip: int = 6
     """First checkpoints that do not count: there, scores change from epoch to epoch."""
     sizes: tuple[int, ...] = (2, 3, 6)
     """Checkpoints in a group."""
+    visits: tuple[int, ...] = ()
+    """Instead of groups of checkpoints: visits of each sample, at the last checkpoint."""
+    repeats: int = 10
+    """Of each number of visits."""
     queries: int = 8
     """Training samples as queries, and as many generated images."""
     tops: tuple[int, ...] = (10, 50)
@@ -48,16 +60,17 @@ class Settings:
 
 def main(settings: Settings) -> None:
     run = Run.open(settings.run)
-    build_index(run, IndexConfig())
-    asked = f"train:{settings.queries}+generated:{settings.queries}"
-    found = attribute(run, asked, index=True)
+    asked = open_queries(run, f"train:{settings.queries}+generated:{settings.queries}")
+    repeats = (
+        of_visits(run, asked, settings) if settings.visits else of_groups(run, asked, settings)
+    )
     rows = [
-        {"method": method, "size": size, **_repeats(values[settings.skip :], size, settings.tops)}
-        for size in settings.sizes
-        for method, values in zip(found.methods, found.contributions.values, strict=True)
+        {"method": method, "size": size, **_agreement(found, settings.tops)}
+        for method, size, found in repeats
     ]
-    table = Table("method", "checkpoints", "coverage", "ρ of repeats", "list", "repeats",
-                  "belong", "certain", "of these belong", caption="in brackets: told")  # fmt: skip
+    unit = "visits" if settings.visits else "checkpoints"
+    table = Table("method", unit, "coverage", "ρ of repeats", "list", "repeats", "belong",
+                  "certain", "of these belong", caption="in brackets: told")  # fmt: skip
     for row in rows:
         for top, told in row["lists"].items():
             table.add_row(
@@ -76,11 +89,39 @@ def main(settings: Settings) -> None:
     write_json(settings.output, {"command": command, "level": LEVEL, "rows": rows})
 
 
-def _repeats(values: np.ndarray, size: int, tops: tuple[int, ...]) -> dict[str, Any]:
-    """How true it is what `size` of the checkpoints `[K, Q, N]` tell, by repeats."""
-    repeats = len(values) // size
-    groups = [values[start::repeats][:size] for start in range(repeats)]
-    found = [Uncertainty.of(group) for group in groups]
+def of_groups(run: Run, asked: Queries, settings: Settings) -> Iterator[Repeats]:
+    """Disjoint groups of checkpoints."""
+    build_index(run, IndexConfig())
+    found = attribute(run, asked, index=True)
+    for size in settings.sizes:
+        for method, values in zip(found.methods, found.contributions.values, strict=True):
+            used = values[settings.skip :]
+            count = len(used) // size
+            groups = [used[start::count][:size] for start in range(count)]
+            yield method, size, [Uncertainty.of(group) for group in groups]
+
+
+def of_visits(run: Run, asked: Queries, settings: Settings) -> Iterator[Repeats]:
+    """Disjoint visits of one checkpoint."""
+    for size in settings.visits:
+        found = [
+            attribute(
+                run,
+                asked,
+                checkpoints=(run.checkpoints[-1].epoch,),
+                replay=str(size),
+                replay_back=place,
+                plan=PlanConfig(plan_seed=place),
+            )
+            for place in range(settings.repeats)
+        ]
+        for method in found[0].methods:
+            yield method, size, [each.uncertainty(method) for each in found]
+
+
+def _agreement(found: list[Uncertainty], tops: tuple[int, ...]) -> dict[str, Any]:
+    """How true it is what each of some repeats tells, by the others."""
+    repeats = len(found)
     sums = np.stack([sure.scores for sure in found])  # [R, Q, N]
     means = np.stack([np.delete(sums, place, 0).mean(0) for place in range(repeats)])
     held = [_held(sure, mean, repeats) for sure, mean in zip(found, means, strict=True)]

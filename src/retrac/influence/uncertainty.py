@@ -72,6 +72,7 @@ class Uncertainty:
     sizes: np.ndarray
 
     @staticmethod
+    @np.errstate(invalid="ignore")  # of infinite scores nothing is known
     def of(groups: np.ndarray) -> "Uncertainty":
         """From independent groups' contributions `[G, Q, N]`.
 
@@ -137,7 +138,8 @@ class Uncertainty:
         errors = np.maximum(own, usual)
         real = max(0.0, scores.var() - usual)
         kept = np.divide(real, real + errors, out=np.ones_like(errors), where=errors > 0)
-        centre = scores.mean() + kept * (scores - scores.mean())
+        with np.errstate(invalid="ignore"):
+            centre = scores.mean() + kept * (scores - scores.mean())
         stream, pool = np.random.default_rng([seed, query]), luck.ravel()
         for _ in range(REPEATS):
             truth = centre + np.sqrt(kept * errors) * stream.standard_normal(len(scores))

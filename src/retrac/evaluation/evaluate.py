@@ -97,8 +97,9 @@ class Evaluation:
             ),
             Section.of(
                 "Targeting",
-                "Are answers about the query, or the same whatever is asked? Random lists are "
-                "nearly all distinct too: read it beside the share that has the query's label.",
+                "Are answers about the query, or the same whatever is asked? Specific lists are "
+                "unique, overlap little, and have few generally influential samples. So do random "
+                "ones: read it beside the share that has the query's label.",
                 lambda: self._targeting(contenders),
                 "" if run.dataset.labels and all(asked.labels) else UNLABELLED,
             ),

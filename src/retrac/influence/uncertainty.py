@@ -133,12 +133,12 @@ class Uncertainty:
         whose groups happen to agree is no surer than most. In a repeat, luck may fall on any.
         """
         scores, luck, sizes = self.scores[query], self.luck[:, query], self.sizes[:, query]
-        own = np.square(luck).mean(0) * np.square(sizes).sum()
-        usual = own.mean()
-        errors = np.maximum(own, usual)
-        real = max(0.0, scores.var() - usual)
-        kept = np.divide(real, real + errors, out=np.ones_like(errors), where=errors > 0)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # of infinite scores nothing is known
+            own = np.square(luck).mean(0) * np.square(sizes).sum()
+            usual = own.mean()
+            errors = np.maximum(own, usual)
+            real = max(0.0, scores.var() - usual)
+            kept = np.divide(real, real + errors, out=np.ones_like(errors), where=errors > 0)
             centre = scores.mean() + kept * (scores - scores.mean())
         stream, pool = np.random.default_rng([seed, query]), luck.ravel()
         for _ in range(REPEATS):

@@ -35,7 +35,7 @@ def test_scores_of_a_plan_put_together_from_a_table(
     expected = np.zeros((2, 3))
     for place, sample in enumerate((0, 8, 16)):
         x, t, e = training_inputs(tiny_run.dataset, tiny_run.ledger, 5, np.array([sample]), True)
-        g = gradient(tiny_run, model, x[0], int(t), e[0])
+        g = gradient(tiny_run, model, x.clean[0], int(t), e[0])
         weight = replay.weights[0, sample]
         expected[:, place] = float(tracin @ g) * weight, float(retrac @ g / g.norm()) * weight
     np.testing.assert_allclose(scores(table, choice), expected, rtol=1e-3, atol=1e-9)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from benchmarks.cost.ours import NOISES, query_plan
 from benchmarks.cost.workload import METHODS, Draws, Work, Workload, scores
-from retrac.diffusion.loss import fast_memory_format
+from retrac.diffusion.shown import fast_memory_format
 from retrac.gradients.weighting import WEIGHTINGS
 
 

@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from benchmarks.cost.workload import METHODS, Work, Workload, scores
+from retrac.diffusion.shown import Seen
 from retrac.gradients import Directions, Layout, dots_and_norms, grouped_gradients
 from retrac.gradients.sketch import (
     Projection,
@@ -48,7 +49,7 @@ def query_gradient(workload: Workload) -> Work:
     """Both methods, exact, in two passes over a batch, so that adding up is part of it."""
     block = max(1, workload.network.batch // NOISES)
     plan = query_plan(workload, 2 * block)
-    image = workload.queries.images[:1].cpu()
+    image = Seen(workload.queries.images[:1].cpu())
     model, objective = workload.losses.model, workload.losses.objective
     split = Split(1, workload.network.batch, block, NOISES)
 
@@ -103,7 +104,7 @@ def _layout_of_sketches(losses: nn.Module, workload: Workload) -> tuple[Sizes, i
 def query_plan(workload: Workload, timesteps: int) -> Plan:
     """Make a plan of so many timesteps."""
     config = PlanConfig(plan_timesteps=timesteps, plan_noises=NOISES)
-    return Plan.of(config, len(workload.losses.objective.alphas_bar))
+    return Plan.of(config, workload.losses.objective.process.timesteps)
 
 
 def query_rows(workload: Workload) -> dict[str, tuple[Layout, Tensor]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.cost.workload import Draws, Losses, Work, Workload
+from retrac.diffusion.shown import Seen
 
 DATTRI = 16
 """Samples in a chunk for dattri; 64 would be faster, but exceed this benchmark's memory limit."""
@@ -64,7 +65,7 @@ class _SmoothTimesteps(Losses):
         def network(noisy: Tensor, _: Tensor) -> Any:
             return self.model(noisy, timesteps)
 
-        return self.objective.losses(network, images, timesteps.long(), noise)
+        return self.objective.losses(network, Seen(images), timesteps.long(), noise)
 
 
 def _tracincp(workload: Workload, count: int, batch: int, sample_wise: bool) -> Work:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from benchmarks.cost.networks import Network
 from retrac.diffusion.config import ObjectiveConfig
-from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.diffusion.loss import Objective
+from retrac.diffusion.shown import Seen, fast_memory_format
 from retrac.gradients.weighting import WEIGHTINGS
 
 METHODS = ("tracin", "retrac")
@@ -52,7 +53,7 @@ class Losses(nn.Module):
 
     def forward(self, images: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
         """The losses `[B]`."""
-        return self.objective.losses(self.model, images, timesteps, noise)
+        return self.objective.losses(self.model, Seen(images), timesteps, noise)
 
 
 @dataclass(frozen=True, eq=False)

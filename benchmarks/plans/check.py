@@ -14,6 +14,7 @@ from torch import Tensor
 import retrac
 from benchmarks.plans.candidates import METHODS
 from benchmarks.plans.compare import TOP, agree, summaries
+from retrac.diffusion.shown import Seen
 from retrac.files import write_json
 from retrac.gradients import Directions
 from retrac.influence.config import AttributeConfig, PlanConfig
@@ -73,7 +74,7 @@ class Check:
 def _queries(run: retrac.Run, count: int) -> Tensor:
     half = count // 2
     chosen = evenly_spread(len(run.dataset), 2 * half)[1::2]
-    made = generated(run, count - half, seed=1).tensors()
+    made = generated(run, count - half, seed=1).seen().clean
     return torch.cat((run.dataset.tensors(np.array(chosen)), made))
 
 
@@ -91,7 +92,7 @@ def _scores(
         split = scorer.split(model, len(images))
         names = [str(query) for query in range(len(images))]
         start = time.perf_counter()
-        found = scorer.directions(model, replay, images, names, split, lambda timesteps: None)
+        found = scorer.directions(model, replay, Seen(images), names, split, lambda timesteps: None)
         seconds.append((time.perf_counter() - start) / len(images))
         for name, directions in found.directions.parameters().items():
             rows.setdefault(name, []).append(directions.unflatten(0, (len(METHODS), len(images))))

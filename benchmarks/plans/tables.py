@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.diffusion.loss import Objective
+from retrac.diffusion.shown import Seen, Shown
 from retrac.files import write_whole
 from retrac.gradients import Directions, Layout, grouped_gradients
 from retrac.influence.plan import Plan
 from retrac.influence.ranking import evenly_spread
 from retrac.influence.replay import Replay
-from retrac.influence.sample_scores import Visits
+from retrac.influence.sample_scores import replayed
 from retrac.training.run import Run
 
 TIMESTEPS = 100
@@ -71,18 +72,10 @@ class Samples:
     @staticmethod
     def of(run: Run, model: nn.Module, replay: Replay, count: int) -> "Samples":
         chosen = np.array(evenly_spread(len(run.dataset), count))
-        visits = Visits.of(run.dataset, run.ledger, run.config.flip, replay.epochs, chosen)
         parts: dict[str, list[Tensor]] = {}
         squared = []
-        for start in range(0, len(chosen), _BATCH):
-            rows = slice(start, start + _BATCH)
-            gradients, squared_norms = _gradients(
-                model,
-                run.objective,
-                visits.images[rows],
-                visits.timesteps[rows],
-                visits.noise[rows],
-            )
+        for shown in replayed(run, replay.epochs, chosen).split(_BATCH):
+            gradients, squared_norms = _gradients(model, run.objective, shown)
             for name, (layout, values) in gradients.items():
                 parts.setdefault(name, []).append(layout.unpack(values))
             squared.append(squared_norms)
@@ -102,9 +95,9 @@ def fill(run: Run, model: nn.Module, samples: Samples, image: Tensor, seed: int)
     gram = torch.zeros(*noises.shape[:2], noises.shape[1])
     for moment, timestep in enumerate(timesteps):
         noise = noises[moment]
-        gradients, _ = _gradients(
-            model, run.objective, image.expand_as(noise), timestep.expand(len(noise)), noise
-        )
+        same = Seen(image.expand_as(noise))
+        shown = Shown(same, timestep.expand(len(noise)), noise)
+        gradients, _ = _gradients(model, run.objective, shown)
         for name, (layout, rows) in gradients.items():
             dots[moment] += rows @ samples.gradients.rows(name, layout).T
             gram[moment] += rows @ rows.T
@@ -121,7 +114,7 @@ def noises_of(image: Tensor, seed: int) -> Tensor:
 
 
 def _gradients(
-    model: nn.Module, objective: Objective, images: Tensor, timesteps: Tensor, noise: Tensor
+    model: nn.Module, objective: Objective, shown: Shown
 ) -> tuple[dict[str, tuple[Layout, Tensor]], Tensor]:
-    images, noise = fast_memory_format(images), fast_memory_format(noise)
-    return grouped_gradients(model, lambda: objective.losses(model, images, timesteps, noise))
+    given = shown.on(shown.noise.device)
+    return grouped_gradients(model, lambda: objective.losses(model, *given))

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from retrac.diffusion.config import ObjectiveConfig
-from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.diffusion.loss import Objective
 from retrac.diffusion.model import build_unet
+from retrac.diffusion.shown import Seen, Shown
 from tiny import TINY
 
 PREDICTIONS, LOSSES = ("epsilon", "v", "x0"), ("l1", "mse")
@@ -34,7 +35,7 @@ def test_the_loss_is_the_formula(prediction: str, loss: str, schedule: str) -> N
         seen.append(noisy)
         return SimpleNamespace(sample=0.3 * noisy + timesteps.view(-1, 1, 1, 1) / 20)
 
-    losses = Objective.of(config).losses(network, images, TIMESTEPS, noise)
+    losses = Objective.of(config).losses(network, Seen(images), TIMESTEPS, noise)
     for row, t in enumerate(TIMESTEPS.tolist()):
         alpha_bar = alpha_bar_by_hand(schedule, 20, t)
         a, s = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
@@ -67,10 +68,12 @@ def alpha_bar_by_hand(schedule: str, steps: int, last: int) -> float:
 def test_a_perfect_network_has_no_loss(prediction: str) -> None:
     images, noise = batch()
     objective = Objective.of(ObjectiveConfig(20, prediction=prediction))  # type: ignore[arg-type]
-    a = objective.alphas_bar[TIMESTEPS].view(-1, 1, 1, 1).sqrt()
-    s = (1 - objective.alphas_bar[TIMESTEPS]).view(-1, 1, 1, 1).sqrt()
+    a = objective.process.signal[TIMESTEPS].view(-1, 1, 1, 1)
+    s = objective.process.spread[TIMESTEPS].view(-1, 1, 1, 1)
     right = {"epsilon": noise, "v": a * noise - s * images, "x0": images}[prediction]
-    losses = objective.losses(lambda x, t: SimpleNamespace(sample=right), images, TIMESTEPS, noise)
+    losses = objective.losses(
+        lambda x, t: SimpleNamespace(sample=right), Seen(images), TIMESTEPS, noise
+    )
     assert losses.max() < 1e-12
 
 
@@ -78,16 +81,16 @@ def test_a_sample_s_loss_does_not_depend_on_the_others_or_on_the_memory_format()
     model = build_unet(TINY.model, (1, 8, 8), seed=0)
     objective, (images, noise) = Objective.of(TINY.objective), batch()
     together = objective.losses(
-        model, fast_memory_format(images), TIMESTEPS, fast_memory_format(noise)
+        model, *Shown(Seen(images), TIMESTEPS, noise).on(torch.device("cpu"))
     )
     for row in range(3):
         one = slice(row, row + 1)
-        alone = objective.losses(model, images[one], TIMESTEPS[one], noise[one])
+        alone = objective.losses(model, Seen(images[one]), TIMESTEPS[one], noise[one])
         assert torch.allclose(alone, together[one], rtol=1e-4)
 
 
 def test_a_prediction_in_half_precision_gives_a_loss_in_single() -> None:
     images, noise = batch()
     half = SimpleNamespace(sample=noise.bfloat16())
-    losses = Objective.of(TINY.objective).losses(lambda x, t: half, images, TIMESTEPS, noise)
+    losses = Objective.of(TINY.objective).losses(lambda x, t: half, Seen(images), TIMESTEPS, noise)
     assert losses.dtype == torch.float32

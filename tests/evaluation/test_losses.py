@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from retrac.diffusion.shown import Seen
 from retrac.evaluation import losses
 from retrac.influence.config import PlanConfig
 from retrac.influence.plan import Plan
@@ -10,22 +11,22 @@ from retrac.training.run import Run
 
 
 def test_losses_are_means_over_the_draws(tiny_run: Run) -> None:
-    model = tiny_run.checkpoints[-1].load(tiny_run.shape)
+    model, objective = tiny_run.checkpoints[-1].load(tiny_run.shape), tiny_run.objective
     plan = Plan.of(PlanConfig(3, 2), tiny_run.config.objective.timesteps)
     images = tiny_run.dataset.tensors([0, 5])
     expected = []
     with torch.no_grad():
         for image in images:
             drawn = [
-                float(tiny_run.objective.losses(model, image[None], moment[None], noise[None]))
+                float(objective.losses(model, Seen(image[None]), moment[None], noise[None]))
                 for moment, noises in zip(plan.timesteps, plan.draw(image), strict=True)
                 for noise in noises
             ]
             expected.append(np.mean(drawn))
-    found = losses.mean_losses(model, tiny_run.objective, plan, images)
+    found = losses.mean_losses(model, tiny_run.objective, plan, Seen(images))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     np.testing.assert_allclose(
-        losses.mean_losses(model, tiny_run.objective, plan, images, 4), expected, rtol=1e-5
+        losses.mean_losses(model, tiny_run.objective, plan, Seen(images), 4), expected, rtol=1e-5
     )
 
 

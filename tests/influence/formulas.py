@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retrac.diffusion.shown import Seen
 from retrac.influence.plan import Plan
 from retrac.training.inputs import training_inputs
 from retrac.training.run import Checkpoint, Run
@@ -11,7 +12,7 @@ from retrac.training.run import Checkpoint, Run
 
 def gradient(run: Run, model: torch.nn.Module, x: Tensor, t: int, noise: Tensor) -> Tensor:
     """∇L(θ; x, t, ε) as one flat vector."""
-    (loss,) = run.objective.losses(model, x[None], torch.tensor([t]), noise[None])
+    (loss,) = run.objective.losses(model, Seen(x[None]), torch.tensor([t]), noise[None])
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
 
@@ -37,10 +38,10 @@ def scores(
     for epoch in interval:
         for batch in run.ledger.batches(epoch, run.config.batch_size):
             for sample in batch:
-                x, t, noise = training_inputs(
+                seen, t, noise = training_inputs(
                     run.dataset, run.ledger, epoch, np.array([sample]), run.config.flip
                 )
-                g = gradient(run, model, x[0], int(t), noise[0])
+                g = gradient(run, model, seen.clean[0], int(t), noise[0])
                 if method == "retrac":
                     g = g / g.norm()
                 for query, direction in enumerate(directions):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import retrac
+from retrac.diffusion.shown import Seen
 from retrac.errors import RetracError
 from retrac.influence.config import AttributeConfig, ComputeConfig, PlanConfig
 from retrac.influence.parts import Parts
@@ -29,7 +30,7 @@ def all_visits(tiny_run: Run) -> retrac.Attribution:
 def test_scores_are_those_of_the_plain_loop(
     tiny_run: Run, all_visits: retrac.Attribution, method: str
 ) -> None:
-    queries = retrac.open_queries(tiny_run, "train:2").tensors()
+    queries = retrac.open_queries(tiny_run, "train:2").seen().clean
     plan = Plan.of(PLAN, tiny_run.config.objective.timesteps)
     start = 0
     for index, checkpoint in enumerate(tiny_run.checkpoints):
@@ -46,7 +47,7 @@ def test_the_last_epoch_stands_for_its_interval_with_the_interval_s_whole_weight
     last = retrac.attribute(tiny_run, "train:1", plan=PLAN)
     checkpoint = tiny_run.checkpoints[-1]
     before = tiny_run.checkpoints[-2].epoch
-    queries = retrac.open_queries(tiny_run, "train:1").tensors()
+    queries = retrac.open_queries(tiny_run, "train:1").seen().clean
     plan = Plan.of(PLAN, tiny_run.config.objective.timesteps)
     only = range(checkpoint.epoch - 1, checkpoint.epoch)
     raw = formulas.scores(tiny_run, checkpoint, only, queries, plan, "tracin")
@@ -76,7 +77,7 @@ def test_a_tracin_score_is_the_drop_in_loss_that_sgd_would_owe_to_the_sample(
     checkpoint = tiny_run.checkpoints[-1]
     result = retrac.attribute(tiny_run, "train:1", checkpoints=[checkpoint.epoch], plan=PLAN)
     plan = Plan.of(PLAN, tiny_run.config.objective.timesteps).at(checkpoint.epoch)
-    query = retrac.open_queries(tiny_run, "train:1").tensors()[0]
+    query = retrac.open_queries(tiny_run, "train:1").seen().clean[0]
     model = checkpoint.load(tiny_run.shape).double()
 
     def loss() -> float:
@@ -84,7 +85,7 @@ def test_a_tracin_score_is_the_drop_in_loss_that_sgd_would_owe_to_the_sample(
         images = query.double().expand_as(noises)
         moments = plan.timesteps.repeat_interleave(plan.noises)
         with torch.no_grad():
-            return float(tiny_run.objective.losses(model, images, moments, noises).mean())
+            return float(tiny_run.objective.losses(model, Seen(images), moments, noises).mean())
 
     best = result.proponents(0, "tracin", 1)[0]
     weight = float(result.dataset["train_weight"].values[0, best.sample])
@@ -96,7 +97,7 @@ def test_a_tracin_score_is_the_drop_in_loss_that_sgd_would_owe_to_the_sample(
         tiny_run.config.flip,
     )
     step = formulas.gradient(
-        tiny_run, model, inputs[0][0].double(), int(inputs[1]), inputs[2][0].double()
+        tiny_run, model, inputs.seen.clean[0].double(), int(inputs[1]), inputs[2][0].double()
     )
     small = 1e-4 / float(step.norm())
     before = loss()

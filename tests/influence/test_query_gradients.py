@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from retrac.diffusion.shown import Seen
 from retrac.gradients import oracle
 from retrac.influence.plan import Plan
 from retrac.influence.query_gradients import gradients_by_timestep
@@ -16,12 +17,13 @@ def test_noises_in_several_passes_are_averaged(tiny_run: Run, together: int) -> 
     image = run.dataset.tensors([0])[0]
     plan = Plan(torch.tensor([3, 30]), 3, seed=0)
     noise = plan.draw(image)
+    twice = Seen(image.expand(2, -1, -1, -1))
     gradients, squared = gradients_by_timestep(
-        model, run.objective, image.expand(2, -1, -1, -1), plan.timesteps, noise, together
+        model, run.objective, twice, plan.timesteps, noise, together
     )
     draws, moments = noise.flatten(0, 1), plan.timesteps.repeat_interleave(3)
     every = oracle.per_sample_gradients(
-        model, lambda: run.objective.losses(model, image.expand_as(draws), moments, draws)
+        model, lambda: run.objective.losses(model, Seen(image.expand_as(draws)), moments, draws)
     )
     total = torch.zeros(2)
     for name, (layout, values) in gradients.items():

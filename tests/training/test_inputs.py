@@ -14,18 +14,18 @@ LEDGER = Ledger(0, 24)
 
 def test_images_timesteps_and_noise_are_those_of_the_ledger() -> None:
     batch = np.array([5, 3, 5])
-    images, timesteps, noise = training_inputs(DIGITS, LEDGER, 2, batch, flip=False)
+    seen, timesteps, noise = training_inputs(DIGITS, LEDGER, 2, batch, flip=False)
     events = LEDGER.events(2, batch, (1, 8, 8))
-    assert torch.equal(images, DIGITS.tensors(batch))
+    assert torch.equal(seen.clean, DIGITS.tensors(batch))
     assert torch.equal(timesteps, events.timesteps) and torch.equal(noise, events.noise)
 
 
 def test_images_are_mirrored_left_to_right_where_the_ledger_says_so_and_nowhere_else() -> None:
     every = np.arange(24)
-    images, _, noise = training_inputs(DIGITS, LEDGER, 2, every, flip=True)
+    seen, _, noise = training_inputs(DIGITS, LEDGER, 2, every, flip=True)
     events = LEDGER.events(2, every, (1, 8, 8))
     assert 0 < events.flips.sum() < 24
-    for image, plain, mirrored in zip(images, DIGITS.tensors(every), events.flips, strict=True):
+    for image, plain, mirrored in zip(seen.clean, DIGITS.tensors(every), events.flips, strict=True):
         expected = torch.from_numpy(plain.numpy()[..., ::-1].copy()) if mirrored else plain
         assert torch.equal(image, expected)
     assert torch.equal(noise, events.noise)

@@ -76,7 +76,7 @@ def test_every_objective_trains(
     config = tiny(**SHORT, batch_size=24, prediction=prediction, loss=loss, schedule=schedule)
     run = train(config, tmp_path / "run")
     assert np.isfinite(table(run.path)["loss"]).all()
-    assert run.objective.prediction == prediction
+    assert run.config.objective.prediction == prediction
 
 
 def test_the_moving_average_is_that_of_the_weights_after_every_step(tmp_path: Path) -> None:
@@ -137,9 +137,9 @@ def test_a_loss_that_is_not_finite_names_the_sample_and_keeps_earlier_checkpoint
     inputs = loop.training_inputs
 
     def poisoned(dataset: Any, ledger: Any, epoch: int, indices: np.ndarray, flip: bool) -> Any:
-        images, timesteps, noise = inputs(dataset, ledger, epoch, indices, flip)
-        noise[torch.from_numpy(indices == 17) & (epoch == 3)] = torch.nan
-        return images, timesteps, noise
+        shown = inputs(dataset, ledger, epoch, indices, flip)
+        shown.noise[torch.from_numpy(indices == 17) & (epoch == 3)] = torch.nan
+        return shown
 
     monkeypatch.setattr(loop, "training_inputs", poisoned)
     with pytest.raises(RetracError, match=r"loss of sample 'digits/0017' is not finite in epoch 4"):

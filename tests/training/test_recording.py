@@ -64,19 +64,17 @@ def test_visits_count_at_the_weights_they_met(tmp_path):
         run.checkpoints[0].load(run.shape),
     ]
     for epoch, model in enumerate(models):
-        images, timesteps, noise = training_inputs(
-            run.dataset, run.ledger, epoch, np.arange(24), config.flip
-        )
+        shown = training_inputs(run.dataset, run.ledger, epoch, np.arange(24), config.flip)
         gradients = oracle.per_sample_gradients(
             model,
-            lambda m=model, x=images, t=timesteps, e=noise: run.objective.losses(m, x, t, e),
+            lambda m=model, s=shown: run.objective.losses(m, *s),
         )
         flat = torch.cat([rows.reshape(24, -1) for rows in gradients.values()], 1)
         norms = flat.norm(dim=1, keepdim=True)
         rate = run.steps[epoch].learning_rate / 24
         rows = index.checkpoint(epoch + 1).read(slice(0, 24))
         np.testing.assert_allclose(rows.norms[:, 0], norms[:, 0], rtol=1e-4)
-        np.testing.assert_array_equal(rows.timesteps[:, 0], timesteps)
+        np.testing.assert_array_equal(rows.timesteps[:, 0], shown.timesteps)
         # The order of the numbers is the sketch's own, inner products are not.
         for found, expected in zip(rows.sketches, (flat * rate, flat / norms * rate), strict=True):
             gram = (expected @ expected.T).numpy()

@@ -4,11 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from retrac.diffusion.calls import Call, call_of
 from retrac.diffusion.config import ObjectiveConfig
-from retrac.diffusion.schedule import make_scheduler
+from retrac.diffusion.process import Process
+from retrac.diffusion.schedule import make_scheduler, process_of
+from retrac.diffusion.shown import Seen
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": lambda prediction, target: (prediction - target).abs(),
+    "mse": lambda prediction, target: (prediction - target).square(),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,52 +23,43 @@ class Objective:
     """`L(θ; x, t, ε)`, the mean over pixels of the distance between prediction and target.
 
     Attributes:
-        prediction: "epsilon", "v" or "x0".
+        process: how samples are noised, what is to be predicted, and how much a loss counts.
         distance: elementwise, of prediction and target.
-        alphas_bar: ᾱ `[T]`, float32.
+        call: how the network is called.
     """
 
-    prediction: str
+    process: Process
     distance: Callable[[Tensor, Tensor], Tensor]
-    alphas_bar: Tensor
+    call: Call
 
     @staticmethod
     def of(config: ObjectiveConfig) -> "Objective":
-        """Build the objective that a configuration describes."""
-        distances = {"l1": lambda p, y: (p - y).abs(), "mse": lambda p, y: (p - y).square()}
-        alphas_bar = make_scheduler(config).alphas_cumprod
-        return Objective(config.prediction, distances[config.loss], alphas_bar)
+        """Build the objective that a configuration describes, for a `UNet2DModel`."""
+        process = process_of(make_scheduler(config))
+        return Objective(process, DISTANCES[config.loss], call_of("UNet2DModel"))
 
     def losses(
         self,
         model: Callable[..., Any] | nn.Module,
-        images: Tensor,
+        seen: Seen,
         timesteps: Tensor,
         noise: Tensor,
     ) -> Tensor:
-        """Run the network on noised images.
+        """Run the network on noised samples.
 
         Args:
-            model: called as `model(x_t, t).sample`, like diffusers' `UNet2DModel`.
-            images: `[B, C, H, W]` in [-1, 1].
+            model: of the family that `call` is for.
+            seen: B samples.
             timesteps: `[B]` int64 in [0, T).
-            noise: `[B, C, H, W]`, standard normal.
+            noise: `[B, …]`, standard normal.
 
         Returns:
             Losses `[B]`, float32 or wider.
         """
-        alpha_bar = self.alphas_bar.to(images)[timesteps].view(-1, 1, 1, 1)
-        signal, spread = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-        noisy = signal * images + spread * noise
-        target = {
-            "epsilon": noise,
-            "v": signal * noise - spread * images,
-            "x0": images,
-        }[self.prediction]
-        prediction = model(noisy, timesteps).sample.to(target.dtype)
-        return self.distance(prediction, target).flatten(1).mean(1)
-
-
-def fast_memory_format(images: Tensor) -> Tensor:
-    """The same images with channels last, where convolutions are about twice as fast."""
-    return images.contiguous(memory_format=torch.channels_last)
+        process, clean = self.process, seen.clean
+        noisy = process.noised(clean, noise, timesteps)
+        target = process.target(clean, noise, timesteps)
+        told = process.told.to(timesteps.device)[timesteps]
+        prediction = self.call(model, noisy, told, seen.conditions).to(target.dtype)
+        losses = self.distance(prediction, target).flatten(1).mean(1)
+        return process.weight.to(losses)[timesteps] * losses

@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler, SchedulerMixin
 from torch import Tensor, nn
 
-from retrac.diffusion.loss import fast_memory_format
+from retrac.diffusion.shown import fast_memory_format
 from retrac.errors import RetracError
 from retrac.progress import progress
 

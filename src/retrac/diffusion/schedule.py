@@ -3,9 +3,11 @@
 import math
 
 import numpy as np
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, SchedulerMixin
 
 from retrac.diffusion.config import ObjectiveConfig
+from retrac.diffusion.process import Process
+from retrac.errors import RetracError
 
 PREDICTION_TYPES = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}
 
@@ -22,6 +24,30 @@ def make_scheduler(objective: ObjectiveConfig) -> DDPMScheduler:
         prediction_type=PREDICTION_TYPES[objective.prediction],
         **betas,
     )
+
+
+def process_of(scheduler: SchedulerMixin) -> Process:
+    """The forward process that a diffusers scheduler belongs to, with all weights 1.
+
+    Raises:
+        RetracError: it is of a kind that is not known here.
+    """
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        if scheduler.config.use_dynamic_shifting:  # its σ follow the resolution, in generation only
+            scheduler = FlowMatchEulerDiscreteScheduler(scheduler.config.num_train_timesteps)
+        return Process.flow(scheduler.sigmas.flip(0), scheduler.timesteps.flip(0))
+    prediction = {told: name for name, told in PREDICTION_TYPES.items()}.get(
+        str(scheduler.config.get("prediction_type"))
+    )
+    alphas_bar = getattr(scheduler, "alphas_cumprod", None)
+    if alphas_bar is None or prediction is None:
+        raise RetracError(
+            f"the scheduler {type(scheduler).__name__} (prediction_type "
+            f"{scheduler.config.get('prediction_type')!r}) is of no process known here: known are "
+            f"those with alphas_cumprod that predict {', '.join(PREDICTION_TYPES.values())}, and "
+            "FlowMatchEulerDiscreteScheduler"
+        )
+    return Process.diffusion(alphas_bar, prediction)
 
 
 def clipped_cosine_betas(timesteps: int, most: float = 0.02) -> np.ndarray:

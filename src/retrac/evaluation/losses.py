@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from retrac.diffusion.device import choose_device
-from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.diffusion.loss import Objective
+from retrac.diffusion.shown import Seen, Shown
 from retrac.influence.config import ComputeConfig, PlanConfig
 from retrac.influence.memory import rows_within
 from retrac.influence.plan import Plan
@@ -24,7 +25,7 @@ def mean_losses(
     model: nn.Module,
     objective: Objective,
     plan: Plan,
-    images: Tensor,
+    images: Seen,
     rows: int = ROWS,
     advance: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
@@ -37,7 +38,7 @@ def mean_losses(
         model: the network.
         objective: the run's loss.
         plan: timesteps and noises.
-        images: `[Q, C, H, W]` in [-1, 1], on the CPU.
+        images: Q of them, on the CPU.
         rows: images in a pass.
         advance: told how many images are done.
 
@@ -48,20 +49,14 @@ def mean_losses(
     moments = plan.timesteps.repeat_interleave(plan.noises)
     draws = len(moments)
     found = []
-    for some in images.split(max(1, rows // draws)):
-        noise = torch.cat([plan.draw(image).flatten(0, 1) for image in some])
-        same, at = some.repeat_interleave(draws, 0), moments.repeat(len(some))
-        losses = [
-            objective.losses(
-                model,
-                fast_memory_format(x.to(device)),
-                t.to(device),
-                fast_memory_format(e.to(device)),
-            ).cpu()
-            for x, t, e in zip(*(each.split(rows) for each in (same, at, noise)), strict=True)
-        ]
-        found.append(torch.cat(losses).double().view(len(some), draws).mean(1))
-        advance(len(some))
+    size = max(1, rows // draws)
+    for start in range(0, images.size, size):
+        some = images.rows(slice(start, start + size))
+        noise = torch.cat([plan.draw(image).flatten(0, 1) for image in some.clean])
+        every = Shown(some.repeated(draws), moments.repeat(some.size), noise)
+        losses = [objective.losses(model, *part.on(device)).cpu() for part in every.split(rows)]
+        found.append(torch.cat(losses).double().view(some.size, draws).mean(1))
+        advance(some.size)
     return torch.cat(found).numpy()
 
 
@@ -73,7 +68,7 @@ def measuring_plan(run: Run, timesteps: int, noises: int) -> Plan:
 def last_losses(
     run: Run,
     plan: Plan,
-    images: Iterable[Tensor],
+    images: Iterable[Seen],
     compute: ComputeConfig | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
@@ -82,7 +77,7 @@ def last_losses(
     Args:
         run: a training run.
         plan: timesteps and noises.
-        images: some after the other, each `[q, C, H, W]`.
+        images: some after the other.
         compute: where, and in how much memory.
         advance: told how many images are done.
 
@@ -91,7 +86,7 @@ def last_losses(
     """
     compute = compute or ComputeConfig()
     network = run.checkpoints[-1].load(run.shape).to(choose_device(compute.device))
-    rows = min(ROWS, rows_within(network, run.objective, run.shape, compute))
+    rows = min(ROWS, rows_within(network, run.objective, run.example, compute))
     found = [mean_losses(network, run.objective, plan, some, rows, advance) for some in images]
     return np.concatenate(found)
 
@@ -101,5 +96,6 @@ def training_losses(run: Run, compute: ComputeConfig | None = None) -> np.ndarra
     plan = Plan.of(PlanConfig(plan="fast"), run.config.objective.timesteps)
     size = len(run.dataset)
     pieces = np.array_split(np.arange(size), math.ceil(size / ROWS))
+    shown = (Seen(run.dataset.tensors(piece)) for piece in pieces)
     with progress("training losses", size, "samples") as advance:
-        return last_losses(run, plan, map(run.dataset.tensors, pieces), compute, advance)
+        return last_losses(run, plan, shown, compute, advance)

@@ -5,11 +5,12 @@ A method that follows content puts them where they were; one that follows norms 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from retrac.diffusion.shown import Shown
 from retrac.evaluation.bias import loudest_timestep
 from retrac.evaluation.interval import Interval, mean_interval
 from retrac.influence.config import AttributeConfig
@@ -17,7 +18,6 @@ from retrac.influence.exact import exact_scores
 from retrac.influence.parts import Parts
 from retrac.influence.queries import Queries
 from retrac.influence.replay import Replay
-from retrac.influence.sample_scores import Visits
 from retrac.influence.scorer import Scorer
 from retrac.training.run import Run
 
@@ -32,11 +32,11 @@ class MovedScorer(Scorer):
 
     moments: Mapping[int, int] = field(default_factory=dict)
 
-    def visits(self, replay: Replay, samples: np.ndarray) -> Visits:
+    def visits(self, replay: Replay, samples: np.ndarray) -> Shown:
         """What training showed the network, but for the timestep."""
         found = super().visits(replay, samples)
         moment = self.moments[replay.checkpoint.epoch]
-        return replace(found, timesteps=torch.full_like(found.timesteps, moment))
+        return found._replace(timesteps=torch.full_like(found.timesteps, moment))
 
 
 def moved_scores(

@@ -194,7 +194,7 @@ class Removing:
         if one is None:
             return None
         network = first_weights(run.config, run.shape).to(choose_device())
-        query = self.queries.tensors()[:1]
+        query = self.queries.take([0]).seen()
         looked = seconds_of(lambda: mean_losses(network, run.objective, self.plan, query))
         asked = sum(len(model.rows) for model in missing)
         passes = generation_steps(run) * sum(
@@ -333,7 +333,7 @@ class Removing:
 
     def _measure(self, run: Run, model: Model) -> None:
         asked = self.queries.take(model.rows)
-        losses = last_losses(run, self.plan, [asked.tensors()])
+        losses = last_losses(run, self.plan, [asked.seen()])
         if not np.isfinite(losses).all():
             raise RetracError(f"the losses of {run.path} are not finite")
         made = regenerated(run, asked.ids)

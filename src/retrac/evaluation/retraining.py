@@ -109,7 +109,7 @@ class Retraining:
         if one is None:
             return None
         network = first_weights(config, dataset.shape).to(choose_device())
-        query = self.queries.tensors()[:1]
+        query = self.queries.take([0]).seen()
         looked = seconds_of(lambda: mean_losses(network, self.run.objective, self.plan, query))
         seconds = len(missing) * (one.seconds + len(self.queries) * looked)
         return replace(one, seconds=seconds)  # each model goes before the next comes
@@ -192,7 +192,7 @@ class Retraining:
         """
         config, folder, dataset = self._training(model)
         trained = train(config, folder, dataset=dataset)
-        found = last_losses(trained, self.plan, [self.queries.tensors()])
+        found = last_losses(trained, self.plan, [self.queries.seen()])
         if not np.isfinite(found).all():
             raise RetracError(f"the losses of {folder} are not finite")
         write_json(self._losses(model), {"losses": [float(loss) for loss in found]})

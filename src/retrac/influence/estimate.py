@@ -208,7 +208,7 @@ def estimate_norms(
     some = _first(run, measure.rows, 1)
     inputs = measure.inputs(some)
     ids = [run.dataset.ids[index] for index in some]
-    passed = seconds_of(lambda: measure(*inputs, ids))
+    passed = seconds_of(lambda: measure(inputs, ids))
     costs = Costs(load, 0.0, passed / len(some))
     return Estimate(
         costs.seconds(Left(len(chosen), 0, visits)),
@@ -247,7 +247,7 @@ def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> E
                 model,
                 run.objective,
                 few.plan,
-                first.tensors(),
+                first.seen(),
                 scorer.config.methods,
                 index.projection,
                 rows,
@@ -281,9 +281,7 @@ def _exact_costs(scorer: Scorer, queries: Queries, samples: np.ndarray, split: S
     first = _some(queries, max(1, split.timesteps // len(few.plan.timesteps)))
 
     def directions(plan: Scorer, asked: Queries) -> QueryGradients:
-        return plan.directions(
-            model, last, asked.tensors(), asked.ids, split, lambda timesteps: None
-        )
+        return plan.directions(model, last, asked.seen(), asked.ids, split, lambda timesteps: None)
 
     drawn = seconds_of(lambda: directions(few, first)) / (few.draws * len(first))
     # As many directions as there will be, each at the price of one draw.
@@ -291,7 +289,7 @@ def _exact_costs(scorer: Scorer, queries: Queries, samples: np.ndarray, split: S
     against = directions(single, queries).directions
     visits = scorer.visits(last, samples)
     passed = seconds_of(lambda: scorer.scores(model, last, samples, visits, against, split))
-    return Costs(load, drawn, passed / len(visits.images))
+    return Costs(load, drawn, passed / visits.size)
 
 
 def _exact_passes(todo: Left, split: Split) -> float:

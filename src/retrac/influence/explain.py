@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrac.diffusion.loss import fast_memory_format
+from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
 from retrac.gradients.contract import Contracted
 from retrac.gradients.explain import Line, contraction, owned, sketching, watch
@@ -84,7 +84,7 @@ def explain(
     else:
         names &= set(laid_out["sizes"])
         watched = _sketching_pass(model, losses, Projection(run.config.seed, laid_out["sizes"]))
-    lines, times = _measure(model, losses, batch[0], names, watched)
+    lines, times = _measure(model, losses, batch.seen.clean, names, watched)
     shapes = [line.shape for line in lines.values() if line.shape]
     largest = max(shapes, key=lambda shape: shape.operations, default=Shape(8, 1, 1, 1, 1, 1, 1))
     every = sum(parameter.numel() for parameter in model.parameters())
@@ -92,7 +92,7 @@ def explain(
         counting,
         lines,
         every - sum(parameter.numbers for parameter in counting),
-        len(batch[0]),
+        batch.size,
         queries,
         together,
         size,
@@ -101,13 +101,10 @@ def explain(
     )
 
 
-def _batch(scorer: Scorer, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, timesteps and noise of the first visits."""
+def _batch(scorer: Scorer, count: int) -> Shown:
+    """The first visits."""
     visits = scorer.visits(scorer.replays[0], np.arange(count))
-    images, timesteps, noise = (
-        part[:count].to(scorer.device) for part in (visits.images, visits.timesteps, visits.noise)
-    )
-    return fast_memory_format(images), timesteps, fast_memory_format(noise)
+    return visits.rows(slice(count)).on(scorer.device)
 
 
 def _exact_pass(model: nn.Module, losses: Callable[[], Tensor], count: int) -> Watched:

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UNet2DModel
 from torch import Tensor
 
-from retrac.diffusion.loss import fast_memory_format
 from retrac.errors import RetracError
 from retrac.gradients.sketch import Sides, measure_sides
 from retrac.influence.ahead import ahead
@@ -20,7 +18,7 @@ from retrac.influence.exact import Scored
 from retrac.influence.parts import Left, Parts
 from retrac.influence.queries import Queries
 from retrac.influence.replay import Replay
-from retrac.influence.sample_scores import Visits, samples_in_piece
+from retrac.influence.sample_scores import replayed, samples_in_piece
 from retrac.influence.scorer import Scorer
 from retrac.influence.sketched import query_sketches, sample_sketches
 from retrac.progress import progress
@@ -184,7 +182,7 @@ def index_scores(scorer: Scorer, index: Index, queries: Queries, parts: Parts) -
                 model,
                 run.objective,
                 scorer.plan.at(replay.checkpoint.epoch),
-                queries.tensors(),
+                queries.seen(),
                 methods,
                 index.projection,
                 scorer.rows(model),
@@ -271,19 +269,10 @@ def _settings(scorer: Scorer, config: IndexConfig) -> dict[str, Any]:
 
 
 def _sides(scorer: Scorer, replay: Replay) -> dict[str, Sides]:
-    model: UNet2DModel = scorer.model(replay)
-    run, device = scorer.run, next(model.parameters()).device
-    few, last = pilot(len(run.dataset)), replay.epochs[-1:]
-    shown = Visits.of(run.dataset, run.ledger, run.config.flip, last, few)
-    images, timesteps, noise = (
-        part.to(device) for part in (shown.images, shown.timesteps, shown.noise)
-    )
-    rows = scorer.rows(model)
-    parts = (
-        part.split(rows)
-        for part in (fast_memory_format(images), timesteps, fast_memory_format(noise))
-    )
-    passes = [partial(run.objective.losses, model, *part) for part in zip(*parts, strict=True)]
+    model, run = scorer.model(replay), scorer.run
+    shown = replayed(run, replay.epochs[-1:], pilot(len(run.dataset)))
+    parts = shown.on(scorer.device).split(scorer.rows(model))
+    passes = [partial(run.objective.losses, model, *part) for part in parts]
     return measure_sides(model, *passes)
 
 

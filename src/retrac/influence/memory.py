@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from diffusers import UNet2DModel
+from torch import nn
 
-from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.diffusion.loss import Objective
+from retrac.diffusion.shown import Seen
 from retrac.errors import RetracError
 from retrac.gradients.memory import activation_bytes, free_bytes, model_bytes, weight_bytes
 from retrac.gradients.routes import TEMPORARY_BYTES
@@ -37,7 +38,7 @@ class Split:
 
 
 def rows_within(
-    model: UNet2DModel, objective: Objective, shape: tuple[int, int, int], config: ComputeConfig
+    model: nn.Module, objective: Objective, example: Seen, config: ComputeConfig
 ) -> int:
     """Images in a pass that computes norms alone.
 
@@ -46,7 +47,7 @@ def rows_within(
     """
     device = next(model.parameters()).device
     fixed = model_bytes(model) + TEMPORARY_BYTES
-    row = activation_bytes(model, lambda: _probe(model, objective, shape, device))
+    row = activation_bytes(model, lambda: _probe(model, objective, example))
     budget = _budget(config, device)
     if budget < fixed + row:
         raise RetracError(
@@ -57,9 +58,9 @@ def rows_within(
 
 
 def split_work(
-    model: UNet2DModel,
+    model: nn.Module,
     objective: Objective,
-    shape: tuple[int, int, int],
+    example: Seen,
     plan: Plan,
     queries: int,
     methods: int,
@@ -73,7 +74,7 @@ def split_work(
     device = next(model.parameters()).device
     budget = _budget(config, device)
     weights = weight_bytes(model)
-    row = activation_bytes(model, lambda: _probe(model, objective, shape, device))
+    row = activation_bytes(model, lambda: _probe(model, objective, example))
     direction = methods * weights
     fixed = model_bytes(model) + TEMPORARY_BYTES
     noise = row + 2 * weights  # the sum, and what comes to it
@@ -98,12 +99,10 @@ def split_work(
     )
 
 
-def _probe(
-    model: UNet2DModel, objective: Objective, shape: tuple[int, int, int], device: torch.device
-) -> torch.Tensor:
-    images = fast_memory_format(torch.zeros(2, *shape, device=device))
-    timesteps = torch.zeros(2, dtype=torch.int64, device=device)
-    return objective.losses(model, images, timesteps, images)
+def _probe(model: nn.Module, objective: Objective, example: Seen) -> torch.Tensor:
+    seen = example.repeated(2).on(next(model.parameters()).device)
+    timesteps = torch.zeros(2, dtype=torch.int64, device=seen.clean.device)
+    return objective.losses(model, seen, timesteps, seen.clean)
 
 
 def _budget(config: ComputeConfig, device: torch.device) -> int:

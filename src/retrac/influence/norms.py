@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor, nn
+from torch import nn
 
 from retrac.diffusion.device import choose_device
-from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.diffusion.loss import Objective
+from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
 from retrac.gradients import squared_norms
 from retrac.influence.config import ComputeConfig
@@ -85,8 +86,8 @@ def norms(
             measure = Measure(run, checkpoint, device, compute, advance)
             image, moment, noise = measure.inputs(np.array([sample]))
             along = torch.cat((torch.from_numpy(spread), moment))
-            size = (len(along), *image.shape[1:])
-            found = measure(image.expand(size), along, noise.expand(size), [dataset.ids[sample]])
+            same = Shown(image.repeated(len(along)), along, noise.repeat_interleave(len(along), 0))
+            found = measure(same, [dataset.ids[sample]])
             one["curve"].append(found[:-1])
             one["norm"].append(found[-1])
             one["timestep"].append(int(moment))
@@ -155,9 +156,9 @@ class Measure:
         model = checkpoint.load(run.shape).to(device)
         self._model: nn.Module = model
         self._objective: Objective = run.objective
-        self.rows = rows_within(model, run.objective, run.shape, compute)
+        self.rows = rows_within(model, run.objective, run.example, compute)
 
-    def inputs(self, indices: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    def inputs(self, indices: np.ndarray) -> Shown:
         """Images, timesteps and noise of the last epoch before the checkpoint."""
         run, epoch = self._run, self._checkpoint.epoch - 1
         return training_inputs(run.dataset, run.ledger, epoch, indices, run.config.flip)
@@ -168,28 +169,25 @@ class Measure:
         for start in range(0, len(samples), self.rows):
             some = samples[start : start + self.rows]
             inputs = self.inputs(some)
-            norms.append(self(*inputs, [self._run.dataset.ids[index] for index in some]))
-            timesteps.append(inputs[1].numpy())
+            norms.append(self(inputs, [self._run.dataset.ids[index] for index in some]))
+            timesteps.append(inputs.timesteps.numpy())
         return np.concatenate(norms), np.concatenate(timesteps)
 
-    def __call__(
-        self, images: Tensor, timesteps: Tensor, noise: Tensor, ids: Sequence[str]
-    ) -> np.ndarray:
+    def __call__(self, shown: Shown, ids: Sequence[str]) -> np.ndarray:
         """Norms `[B]`, float32."""
         found = []
-        for parts in zip(*(t.split(self.rows) for t in (images, timesteps, noise)), strict=True):
-            x, t, e = (part.to(self._device) for part in parts)
-            x, e = fast_memory_format(x), fast_memory_format(e)
+        for part in shown.split(self.rows):
+            given = part.on(self._device)
             found.append(
                 squared_norms(
                     self._model,
-                    lambda x=x, t=t, e=e: self._objective.losses(self._model, x, t, e),  # type: ignore[misc]
+                    lambda given=given: self._objective.losses(self._model, *given),  # type: ignore[misc]
                 )
                 .sqrt()
                 .cpu()
                 .numpy()
             )
-            self._advance(len(t), note=f"epoch {self._checkpoint.epoch}")
+            self._advance(part.size, note=f"epoch {self._checkpoint.epoch}")
         every = np.concatenate(found)
         if not np.isfinite(every).all():
             broken = ids[min(int(np.argmin(np.isfinite(every))), len(ids) - 1)]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from retrac.data.images import read_images
 from retrac.diffusion.device import choose_device
 from retrac.diffusion.sampling import generate
+from retrac.diffusion.shown import Seen
 from retrac.errors import RetracError
 from retrac.influence.ranking import evenly_spread
 from retrac.training.run import Run
@@ -50,9 +50,9 @@ class Queries:
             tuple(self.labels[row] for row in rows),
         )
 
-    def tensors(self) -> Tensor:
-        """Float32 `[Q, C, H, W]` in [-1, 1]."""
-        return torch.from_numpy(self.images).float() / 127.5 - 1
+    def seen(self) -> Seen:
+        """As the network sees them: float32 `[Q, C, H, W]` in [-1, 1]."""
+        return Seen(torch.from_numpy(self.images).float() / 127.5 - 1)
 
 
 def open_queries(run: Run, text: str, seed: int = 0) -> Queries:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.diffusion.loss import Objective
+from retrac.diffusion.shown import Seen, fast_memory_format
 from retrac.errors import RetracError
 from retrac.gradients import Directions, Layout, grouped_gradients
 from retrac.gradients.gradient import squared_norms_of
@@ -32,7 +33,7 @@ def query_gradients(
     model: nn.Module,
     objective: Objective,
     plan: Plan,
-    images: Tensor,
+    seen: Seen,
     methods: Sequence[str],
     split: Split,
     names: Sequence[str],
@@ -50,7 +51,7 @@ def query_gradients(
         model: the network at a checkpoint.
         objective: the run's loss.
         plan: timesteps and noises.
-        images: `[Q, C, H, W]` in [-1, 1], on the CPU.
+        seen: Q images, on the CPU.
         methods: names of weightings.
         split: how many timesteps, whose gradients are held in memory, and noises make a pass.
         names: the queries' ids, for errors.
@@ -61,26 +62,26 @@ def query_gradients(
         RetracError: a gradient that is not finite; query and checkpoint are named.
     """
     device = next(model.parameters()).device
-    queries, steps = len(images), len(plan.timesteps)
+    queries, steps = seen.size, len(plan.timesteps)
     block, group = min(steps, split.timesteps), max(1, split.timesteps // steps)
     rows: dict[str, tuple[Layout, Tensor]] = {}
     norms = torch.zeros(queries, steps)
     for first in range(0, queries, group):
         some = slice(first, first + group)
-        asked = images[some]
-        noise = torch.stack([plan.draw(image) for image in asked])
+        asked = seen.rows(some)
+        noise = torch.stack([plan.draw(image) for image in asked.clean])
         for start in range(0, steps, block):
             part = slice(start, start + block)
             timesteps = plan.timesteps[part]
             gradients, squared = gradients_by_timestep(
                 model,
                 objective,
-                asked.repeat_interleave(len(timesteps), 0).to(device),
-                timesteps.repeat(len(asked)).to(device),
+                asked.repeated(len(timesteps)).on(device),
+                timesteps.repeat(asked.size).to(device),
                 noise[:, part].flatten(0, 1).to(device),
                 split.noises,
             )
-            norm = squared.sqrt().unflatten(0, (len(asked), -1))
+            norm = squared.sqrt().unflatten(0, (asked.size, -1))
             finite = torch.isfinite(norm).all(1)
             if not finite.all():
                 raise RetracError(
@@ -95,7 +96,7 @@ def query_gradients(
                 if name not in rows:
                     empty = values.new_zeros(len(methods), queries, values.shape[1])
                     rows[name] = (layout, empty)
-                sums = weights @ values.unflatten(0, (len(asked), -1))  # [Q, M, n]
+                sums = weights @ values.unflatten(0, (asked.size, -1))  # [Q, M, n]
                 rows[name][1][:, some] += sums.transpose(0, 1)
                 del values, sums
             advance(len(squared))
@@ -106,7 +107,7 @@ def query_gradients(
 def gradients_by_timestep(
     model: nn.Module,
     objective: Objective,
-    images: Tensor,
+    seen: Seen,
     timesteps: Tensor,
     noise: Tensor,
     together: int,
@@ -115,9 +116,9 @@ def gradients_by_timestep(
 
     Args:
         model, objective: as for `query_gradients`.
-        images: `[T, C, H, W]`, one for each timestep.
+        seen: T images, one for each timestep.
         timesteps: `[T]`.
-        noise: `[T, m, C, H, W]`.
+        noise: `[T, m, …]`.
         together: noises of each timestep in a pass.
     """
     noises = noise.shape[1]
@@ -125,7 +126,7 @@ def gradients_by_timestep(
     def some(noise: Tensor) -> tuple[dict[str, tuple[Layout, Tensor]], Tensor]:
         count = noise.shape[1]
         flat = fast_memory_format(noise.flatten(0, 1))
-        same = fast_memory_format(images.repeat_interleave(count, 0))
+        same = seen.repeated(count).on(flat.device)
 
         def losses() -> Tensor:
             moments = timesteps.repeat_interleave(count)

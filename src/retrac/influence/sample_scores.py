@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrac.data.dataset import ImageDataset
-from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.diffusion.loss import Objective
+from retrac.diffusion.shown import Shown, together
 from retrac.errors import RetracError
 from retrac.gradients import Directions, dots_and_norms
 from retrac.gradients.weighting import WEIGHTINGS
 from retrac.influence.replay import Replay
 from retrac.training.inputs import training_inputs
-from retrac.training.ledger import Ledger
+from retrac.training.run import Run
 
 CHUNK = 512
 """Visits in a finished piece of work, at the most."""
@@ -23,29 +23,14 @@ INPUTS = 64 * 2**20
 """Bytes of their images and noise, at the most: two pieces' are in memory at a time."""
 
 
-@dataclass(frozen=True, eq=False)
-class Visits:
-    """All visits to some samples that one checkpoint replays, in rows, epoch by epoch.
-
-    Attributes:
-        images, timesteps, noise: what training showed the network, `[V·S, …]`.
-    """
-
-    images: Tensor
-    timesteps: Tensor
-    noise: Tensor
-
-    @staticmethod
-    def of(
-        dataset: ImageDataset,
-        ledger: Ledger,
-        flip: bool,
-        epochs: Sequence[int],
-        samples: np.ndarray,
-    ) -> "Visits":
-        """Replay the events of some samples in some epochs."""
-        inputs = [training_inputs(dataset, ledger, epoch, samples, flip) for epoch in epochs]
-        return Visits(*(torch.cat(parts) for parts in zip(*inputs, strict=True)))
+def replayed(run: Run, epochs: Sequence[int], samples: np.ndarray) -> Shown:
+    """What training showed the network of some samples in some epochs, epoch by epoch."""
+    return together(
+        [
+            training_inputs(run.dataset, run.ledger, epoch, samples, run.config.flip)
+            for epoch in epochs
+        ]
+    )
 
 
 def samples_in_piece(shape: tuple[int, int, int], visits: int) -> int:
@@ -78,7 +63,7 @@ class SampleScores:
 def sample_scores(
     model: nn.Module,
     objective: Objective,
-    visits: Visits,
+    visits: Shown,
     replay: Replay,
     samples: np.ndarray,
     directions: Directions,
@@ -92,7 +77,7 @@ def sample_scores(
     Args:
         model: the network at the checkpoint.
         objective: the run's loss.
-        visits: the samples' replayed events.
+        visits: the samples' replayed events, in rows, epoch by epoch.
         replay: the visits' weights.
         samples: S indices.
         directions: M·Q rows, method by method.
@@ -106,15 +91,8 @@ def sample_scores(
     """
     device = next(model.parameters()).device
     dots, squared = [], []
-    for images, timesteps, noise in zip(
-        visits.images.split(batch),
-        visits.timesteps.split(batch),
-        visits.noise.split(batch),
-        strict=True,
-    ):
-        batch_dots, batch_norms = _pass(
-            model, objective, images.to(device), timesteps.to(device), noise.to(device), directions
-        )
+    for part in visits.split(batch):
+        batch_dots, batch_norms = _pass(model, objective, part.on(device), directions)
         dots.append(batch_dots.cpu())
         squared.append(batch_norms.cpu())
     count, epochs = len(samples), len(replay.epochs)
@@ -145,14 +123,6 @@ def sample_scores(
 
 
 def _pass(
-    model: nn.Module,
-    objective: Objective,
-    images: Tensor,
-    timesteps: Tensor,
-    noise: Tensor,
-    directions: Directions,
+    model: nn.Module, objective: Objective, shown: Shown, directions: Directions
 ) -> tuple[Tensor, Tensor]:
-    images, noise = fast_memory_format(images), fast_memory_format(noise)
-    return dots_and_norms(
-        model, lambda: objective.losses(model, images, timesteps, noise), directions
-    )
+    return dots_and_norms(model, lambda: objective.losses(model, *shown), directions)

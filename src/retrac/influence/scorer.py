@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import UNet2DModel
-from torch import Tensor
 
 from retrac.allocator import release_freed_memory
 from retrac.diffusion.device import choose_device
+from retrac.diffusion.shown import Seen, Shown
 from retrac.errors import RetracError
 from retrac.gradients import Directions
 from retrac.influence.config import AttributeConfig
@@ -19,7 +19,7 @@ from retrac.influence.memory import Split, rows_within, split_work
 from retrac.influence.plan import Plan
 from retrac.influence.query_gradients import QueryGradients, query_gradients
 from retrac.influence.replay import Replay, plan_replays
-from retrac.influence.sample_scores import SampleScores, Visits, sample_scores
+from retrac.influence.sample_scores import SampleScores, replayed, sample_scores
 from retrac.training.run import Run, choose_checkpoints
 
 GROUPS = 8
@@ -97,7 +97,7 @@ class Scorer:
         return split_work(
             model,
             self.run.objective,
-            self.run.shape,
+            self.run.example,
             self.plan,
             queries,
             len(self.config.methods),
@@ -106,23 +106,23 @@ class Scorer:
 
     def rows(self, model: UNet2DModel) -> int:
         """Images in a pass that holds no directions."""
-        return rows_within(model, self.run.objective, self.run.shape, self.config.compute)
+        return rows_within(model, self.run.objective, self.run.example, self.config.compute)
 
     def directions(
         self,
         model: UNet2DModel,
         replay: Replay,
-        images: Tensor,
+        seen: Seen,
         ids: Sequence[str],
         split: Split,
         advance: Callable[[int], None],
     ) -> QueryGradients:
-        """The query side, for images `[Q, C, H, W]`."""
+        """The query side, for Q images."""
         found = query_gradients(
             model,
             self.run.objective,
             self.plan.at(replay.checkpoint.epoch),
-            images,
+            seen,
             self.config.methods,
             split,
             ids,
@@ -132,17 +132,16 @@ class Scorer:
         release_freed_memory()
         return found
 
-    def visits(self, replay: Replay, samples: np.ndarray) -> Visits:
+    def visits(self, replay: Replay, samples: np.ndarray) -> Shown:
         """What training showed the network of some samples, in the epochs that are replayed."""
-        run = self.run
-        return Visits.of(run.dataset, run.ledger, run.config.flip, replay.epochs, samples)
+        return replayed(self.run, replay.epochs, samples)
 
     def scores(
         self,
         model: UNet2DModel,
         replay: Replay,
         samples: np.ndarray,
-        visits: Visits,
+        visits: Shown,
         directions: Directions,
         split: Split,
     ) -> SampleScores:

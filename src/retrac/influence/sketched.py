@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.diffusion.loss import Objective
+from retrac.diffusion.shown import Seen, Shown
 from retrac.errors import RetracError
 from retrac.gradients.sketch import Projection, sketches
 from retrac.gradients.weighting import WEIGHTINGS
 from retrac.influence.plan import Plan
 from retrac.influence.replay import Replay
-from retrac.influence.sample_scores import Visits
 from retrac.training.index import Rows
 
 
@@ -20,7 +20,7 @@ def query_sketches(
     model: nn.Module,
     objective: Objective,
     plan: Plan,
-    images: Tensor,
+    seen: Seen,
     methods: Sequence[str],
     projection: Projection,
     batch: int,
@@ -34,7 +34,7 @@ def query_sketches(
         model: the network at a checkpoint.
         objective: the run's loss.
         plan: timesteps and noises.
-        images: `[Q, C, H, W]` in [-1, 1], on the CPU.
+        seen: Q images, on the CPU.
         methods: names of weightings.
         projection: of the index.
         batch: draws in a pass.
@@ -51,17 +51,15 @@ def query_sketches(
     found, norms = [], []
     steps, draws = len(plan.timesteps), len(plan.timesteps) * plan.noises
     group = max(1, batch // draws)  # of queries whose draws share passes
-    for first in range(0, len(images), group):
-        asked = images[first : first + group]
-        noise = torch.cat([plan.draw(image).flatten(0, 1) for image in asked])
-        timesteps = plan.timesteps.repeat_interleave(plan.noises).repeat(len(asked))
+    for first in range(0, seen.size, group):
+        asked = seen.rows(slice(first, first + group))
+        noise = torch.cat([plan.draw(image).flatten(0, 1) for image in asked.clean])
+        timesteps = plan.timesteps.repeat_interleave(plan.noises).repeat(asked.size)
         passes = []
-        every = (asked.repeat_interleave(draws, 0), timesteps, noise)
-        parts = (part.split(batch) for part in every)
-        for same, moments, noises in zip(*parts, strict=True):
-            passes.append(_sketches(model, objective, same, moments, noises, projection))
-            advance(len(noises))
-        by_timestep = torch.cat(passes).unflatten(0, (len(asked), steps, -1)).mean(2)
+        for part in Shown(asked.repeated(draws), timesteps, noise).split(batch):
+            passes.append(_sketches(model, objective, part, projection))
+            advance(part.size)
+        by_timestep = torch.cat(passes).unflatten(0, (asked.size, steps, -1)).mean(2)
         norm = torch.linalg.vector_norm(by_timestep, dim=2)
         finite = torch.isfinite(norm).all(1)
         if not finite.all():
@@ -78,7 +76,7 @@ def query_sketches(
 def sample_sketches(
     model: nn.Module,
     objective: Objective,
-    visits: Visits,
+    visits: Shown,
     replay: Replay,
     samples: np.ndarray,
     methods: Sequence[str],
@@ -108,14 +106,7 @@ def sample_sketches(
     norms = torch.zeros(epochs * count)
     for start in range(0, epochs * count, batch):
         part = slice(start, start + batch)
-        rows = _sketches(
-            model,
-            objective,
-            visits.images[part],
-            visits.timesteps[part],
-            visits.noise[part],
-            projection,
-        ).cpu()
+        rows = _sketches(model, objective, visits.rows(part), projection).cpu()
         norm = torch.linalg.vector_norm(rows, dim=1)
         norms[part] = norm
         where = torch.arange(start, start + len(rows)) % count
@@ -138,14 +129,7 @@ def sample_sketches(
 
 
 def _sketches(
-    model: nn.Module,
-    objective: Objective,
-    images: Tensor,
-    timesteps: Tensor,
-    noise: Tensor,
-    projection: Projection,
+    model: nn.Module, objective: Objective, shown: Shown, projection: Projection
 ) -> Tensor:
-    device = next(model.parameters()).device
-    images, noise = fast_memory_format(images.to(device)), fast_memory_format(noise.to(device))
-    moments = timesteps.to(device)
-    return sketches(model, lambda: objective.losses(model, images, moments, noise), projection)
+    given = shown.on(next(model.parameters()).device)
+    return sketches(model, lambda: objective.losses(model, *given), projection)

@@ -2,15 +2,15 @@
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from retrac.data.dataset import ImageDataset
+from retrac.diffusion.shown import Seen, Shown
 from retrac.training.ledger import Ledger
 
 
 def training_inputs(
     dataset: ImageDataset, ledger: Ledger, epoch: int, indices: np.ndarray, flip: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Shown:
     """What training showed the network of some samples in one epoch.
 
     Returns:
@@ -21,4 +21,4 @@ def training_inputs(
     images = dataset.tensors(indices)
     if flip:
         images = torch.where(events.flips.view(-1, 1, 1, 1), images.flip(-1), images)
-    return images, events.timesteps, events.noise
+    return Shown(Seen(images), events.timesteps, events.noise)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from retrac.data.dataset import ImageDataset
 from retrac.data.open import open_dataset
-from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.diffusion.loss import Objective
 from retrac.diffusion.model import build_unet, load_unet
 from retrac.diffusion.schedule import make_scheduler
 from retrac.errors import RetracError
@@ -201,16 +201,8 @@ class Training:
         return Step(step, epoch, len(batch), rate, float(total) / len(batch))
 
     def _losses(self, epoch: int, indices: np.ndarray) -> Tensor:
-        images, timesteps, noise = training_inputs(
-            self.dataset, self.ledger, epoch, indices, self.config.flip
-        )
-        device = self.accelerator.device
-        return self.objective.losses(
-            self.model,
-            fast_memory_format(images.to(device)),
-            timesteps.to(device),
-            fast_memory_format(noise.to(device)),
-        )
+        shown = training_inputs(self.dataset, self.ledger, epoch, indices, self.config.flip)
+        return self.objective.losses(self.model, *shown.on(self.accelerator.device))
 
     def _refuse_non_finite(
         self, losses: Tensor, indices: np.ndarray, step: int, epoch: int

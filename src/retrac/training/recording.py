@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from retrac.data.dataset import ImageDataset
-from retrac.diffusion.loss import Objective, fast_memory_format
+from retrac.diffusion.loss import Objective
 from retrac.errors import RetracError
 from retrac.gradients.sketch import Collected, Sides, measure_sides
 from retrac.gradients.tape import live_tape
@@ -324,13 +324,8 @@ def _sides_after_look_ahead(
     optimizer = make_optimizer(optimisation, ahead)
 
     def losses(indices: np.ndarray) -> Tensor:
-        images, timesteps, noise = training_inputs(dataset, ledger, 0, indices, config.flip)
-        return objective.losses(
-            ahead,
-            fast_memory_format(images.to(device)),
-            timesteps.to(device),
-            fast_memory_format(noise.to(device)),
-        )
+        shown = training_inputs(dataset, ledger, 0, indices, config.flip)
+        return objective.losses(ahead, *shown.on(device))
 
     batches = ledger.batches(0, config.batch_size)
     for step in range(steps):

@@ -20,6 +20,7 @@ from retrac.data.open import open_dataset
 from retrac.diffusion.loss import Objective
 from retrac.diffusion.model import load_unet
 from retrac.diffusion.schedule import make_scheduler
+from retrac.diffusion.shown import Seen
 from retrac.errors import RetracError
 from retrac.files import read_json
 from retrac.training.config import FREE, TrainConfig
@@ -159,6 +160,11 @@ class Run:
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch."""
         return math.ceil(self.record["dataset"]["size"] / self.config.batch_size)
+
+    @property
+    def example(self) -> Seen:
+        """One sample as the network sees it, of any numbers: for its size."""
+        return Seen(torch.zeros(1, *self.shape))
 
     @property
     def objective(self) -> Objective:

@@ -31,7 +31,7 @@ from retrac.influence.queries import open_queries
 from retrac.training import recording
 from retrac.training.config import TrainConfig
 from retrac.training.loop import train
-from retrac.training.run import Run
+from retrac.training.run import TrainedRun
 
 NUMBERS, MANY = 8192, 65536
 
@@ -82,14 +82,16 @@ def main(settings: Settings) -> None:
     _report(rows, settings)
 
 
-def _train(config: TrainConfig, output: Path, size: int | None, ahead: int) -> tuple[float, Run]:
+def _train(
+    config: TrainConfig, output: Path, size: int | None, ahead: int
+) -> tuple[float, TrainedRun]:
     recording.LOOK_AHEAD = (ahead, ahead)
     begun = time.perf_counter()
     run = train(config, output, size)
     return time.perf_counter() - begun, run
 
 
-def _weights_are_the_same(one: Run, other: Run) -> bool:
+def _weights_are_the_same(one: TrainedRun, other: TrainedRun) -> bool:
     first, second = (
         load_file(run.checkpoints[-1].path / "diffusion_pytorch_model.safetensors")
         for run in (one, other)

@@ -12,7 +12,7 @@ import tyro
 
 from retrac.evaluation.retraining import Retraining
 from retrac.evaluation.shipped import PLACE, Shipped
-from retrac.training.run import Run
+from retrac.training.run import TrainedRun
 
 PACKAGE = Path(__file__).parents[1] / "src/retrac/evaluation"
 
@@ -23,7 +23,7 @@ class Truth:
     output: Path = PACKAGE / PLACE
 
     def __call__(self) -> None:
-        run = Run.open(self.run)
+        run = TrainedRun.open(self.run)
         Shipped.of(Retraining.open(run, run.path / "lds")).write(self.output)
         print(f"{self.output}: {self.output.stat().st_size:,} bytes")
 

@@ -34,7 +34,7 @@ from retrac.influence.attribution import Attribution
 from retrac.influence.config import IndexConfig, PlanConfig
 from retrac.influence.indexed import build_index
 from retrac.influence.queries import Queries, open_queries
-from retrac.training.run import Run
+from retrac.training.run import Run, TrainedRun
 
 OTHER_SEED = 1
 
@@ -64,7 +64,7 @@ class Done:
 def main(settings: Settings) -> None:
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
-        run = Run.open(shutil.copytree(settings.run, Path(folder) / "run"))
+        run = TrainedRun.open(shutil.copytree(settings.run, Path(folder) / "run"))
         queries = open_queries(run, f"train:{settings.queries}+generated:{settings.queries}")
         published = PlanConfig(plan="published", plan_seed=OTHER_SEED)
         ways = {
@@ -87,7 +87,7 @@ def _timed(way: str, work: Callable[[], Attribution]) -> Done:
     return Done(way, time.perf_counter() - begun, scores)
 
 
-def _naive(run: Run, settings: Settings, plan: PlanConfig) -> dict[str, float]:
+def _naive(run: TrainedRun, settings: Settings, plan: PlanConfig) -> dict[str, float]:
     """Seconds of a draw and of a sample, and of all of them."""
     network = Network(
         "run",

@@ -1,10 +1,13 @@
 """A tiny network of every family that we claim, with random weights, and what it could be shown."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from diffusers import (
+    DDPMPipeline,
+    DDPMScheduler,
     DiTTransformer2DModel,
     FluxTransformer2DModel,
     SD3Transformer2DModel,
@@ -68,6 +71,29 @@ def family(name: str) -> Family:
         for parameter in network.parameters():  # some start at zero
             parameter.add_(0.05 * torch.randn_like(parameter))
     return Family(network.eval(), seen)
+
+
+def pipeline(folder: Path, classes: int | None = None, seed: int = 0, **changes: Any) -> Path:
+    """As `train_unconditional.py` of diffusers leaves it, with random weights."""
+    torch.manual_seed(seed)
+    network = UNet2DModel(
+        sample_size=8,
+        in_channels=changes.pop("channels", 1),
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(4, 8),
+        norm_num_groups=2,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        add_attention=False,
+        num_class_embeds=classes,
+    )
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    scheduler = changes.pop("scheduler", None) or DDPMScheduler(50, **changes)
+    DDPMPipeline(network, scheduler).save_pretrained(folder)
+    return folder
 
 
 def _latents(channels: int = 4) -> Tensor:

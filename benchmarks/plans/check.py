@@ -74,7 +74,7 @@ class Check:
 def _queries(run: retrac.Run, count: int) -> Tensor:
     half = count // 2
     chosen = evenly_spread(len(run.dataset), 2 * half)[1::2]
-    made = generated(run, count - half, seed=1).seen().clean
+    made = generated(run, count - half, seed=1).seen_by(run).clean
     return torch.cat((run.dataset.tensors(np.array(chosen)), made))
 
 

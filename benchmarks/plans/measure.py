@@ -54,7 +54,7 @@ def _queries(run: retrac.Run, count: int) -> list[tuple[str, Tensor]]:
     """Names and images: training samples, evenly spread, and generated ones."""
     chosen = evenly_spread(len(run.dataset), count // 2)
     trained = run.dataset.tensors(np.array(chosen))
-    made = generated(run, count - len(chosen), seed=0).seen().clean
+    made = generated(run, count - len(chosen), seed=0).seen_by(run).clean
     return [
         *((f"train-{index:04d}", image) for index, image in zip(chosen, trained, strict=True)),
         *((f"generated-{index}", image) for index, image in enumerate(made)),

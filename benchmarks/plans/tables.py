@@ -88,7 +88,7 @@ class Samples:
 
 def fill(run: Run, model: nn.Module, samples: Samples, image: Tensor, seed: int) -> Table:
     """Fill the table of one query `[C, H, W]`."""
-    steps = run.config.objective.timesteps
+    steps = run.timesteps
     timesteps = torch.from_numpy(np.linspace(1, steps - 1, TIMESTEPS).astype(np.int64))
     noises = noises_of(image, seed)
     dots = torch.zeros(*noises.shape[:2], samples.gradients.count)

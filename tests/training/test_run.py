@@ -16,7 +16,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from retrac.data.open import open_dataset
 from retrac.errors import RetracError
 from retrac.training.ledger import Ledger
-from retrac.training.run import Run, choose_checkpoints, new_record, training_identity
+from retrac.training.run import Run, TrainedRun, choose_checkpoints, new_record, training_identity
 from tiny import TINY
 
 
@@ -58,7 +58,7 @@ def test_identities_tell_runs_apart(tiny_run: Run, own_run: Path) -> None:
     path = own_run / "run.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1', 1))
     record = json.loads(path.read_text())
-    other = Run(own_run, TINY, record)
+    other = TrainedRun(own_run, record, TINY)
     assert other.identity != tiny_run.identity and other.origin != tiny_run.origin
 
 
@@ -176,7 +176,7 @@ def test_another_generator_than_in_training_is_refused(
     tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Ledger, "digest", lambda self: "0" * 64)
-    with pytest.raises(RetracError, match=f"trained with NumPy {np.__version__}; install"):
+    with pytest.raises(RetracError, match=f"made with NumPy {np.__version__}; install"):
         Run.open(tiny_run.path)
 
 

@@ -36,7 +36,12 @@ class Attribute:
 
     def __call__(self) -> None:
         """Attribute, report, and print the first proponents."""
-        from retrac.cli.tables import print_certainty, print_proponents, print_reached
+        from retrac.cli.tables import (
+            print_certainty,
+            print_events,
+            print_proponents,
+            print_reached,
+        )
         from retrac.influence.attribute import attribution_of, default_name
         from retrac.influence.estimate import estimate_attribution
         from retrac.influence.queries import open_queries, stand_in, to_generate
@@ -64,4 +69,5 @@ class Attribute:
         print_proponents(result, queries.ids)
         print_certainty(result)
         print_reached(result)
+        print_events(result)
         print(f"report: {write_report(result, path / 'report.html')}")

@@ -39,10 +39,10 @@ class Prepare:
         """Train what is missing, and say how much there is."""
         from retrac.evaluation.retraining import Retraining, read_part
         from retrac.influence.queries import open_queries
-        from retrac.training.run import Run
+        from retrac.training.run import TrainedRun
 
         part = read_part(self.part)
-        run = Run.open(self.run)
+        run = TrainedRun.open(self.run)
         queries = open_queries(run, self.queries, self.query_seed)
         path = self.output or run.path / "lds"
         retraining = Retraining.planned(run, queries, self.config, path)
@@ -79,11 +79,11 @@ class Score:
         from retrac.evaluation.retraining import Retraining, lds_of
         from retrac.files import write_json
         from retrac.influence.attribution import Attribution
-        from retrac.training.run import Run
+        from retrac.training.run import TrainedRun
 
         if not self.attributions:
             raise RetracError("--attributions is empty: give folders that `retrac attribute` wrote")
-        run = Run.open(self.run)
+        run = TrainedRun.open(self.run)
         retraining = Retraining.open(run, self.losses or run.path / "lds")
         metric = lds_of(retraining)
         images = retraining.queries.images, run.dataset.images

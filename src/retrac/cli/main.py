@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from retrac.allocator import keep_freed_memory
+from retrac.cli.adopt import Adopt
 from retrac.cli.attribute import Attribute
 from retrac.cli.benchmark import Benchmark
 from retrac.cli.datasets import Datasets
@@ -74,6 +75,7 @@ def _commands(given: Sequence[str]) -> Any:
         Annotated[Datasets, subcommand("datasets")],
         Annotated[Plant, subcommand("plant")],
         Annotated[Train, subcommand("train", default=_train_defaults(given))],
+        Annotated[Adopt, subcommand("adopt")],
         Annotated[Generate, subcommand("generate")],
         Annotated[Index, subcommand("index")],
         Annotated[Attribute, subcommand("attribute")],

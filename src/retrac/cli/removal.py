@@ -38,9 +38,9 @@ class Removal:
         from retrac.report.evaluation import read_sections, write_sections
         from retrac.report.page import write_report
         from retrac.report.removal import regenerated_images
-        from retrac.training.run import Run
+        from retrac.training.run import TrainedRun
 
-        run, result = Run.open(self.run), Attribution.open(self.attribution)
+        run, result = TrainedRun.open(self.run), Attribution.open(self.attribution)
         path = self.output or run.path / "removal"
         removing = Removing.planned(run, result, self.config, path)
         if not announced(removing.estimate, path, self.dry_run):

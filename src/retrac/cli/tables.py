@@ -50,6 +50,12 @@ def print_certainty(result: Attribution) -> None:
         )
 
 
+def print_events(result: Attribution) -> None:
+    """Print where the events come from, if not from training."""
+    if events := result.config.get("run", {}).get("events"):
+        print(f"events: {events}")
+
+
 def print_reached(result: Attribution) -> None:
     """Print what ended the rounds of `--until`, if there were any."""
     reached, until = (result.config.get(name) for name in ("reached", "until"))

@@ -1,7 +1,10 @@
 """Networks: built from a configuration, or loaded from diffusers' own files."""
 
+import gc
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
 from diffusers import UNet2DModel
 from torch import nn
@@ -51,20 +54,19 @@ def build_unet(config: ModelConfig, shape: tuple[int, int, int], seed: int) -> U
         )
 
 
-def load_unet(folder: Path, shape: tuple[int, int, int]) -> UNet2DModel:
-    """Load a U-Net from a diffusers folder (or its `unet` subfolder), for images of a shape.
+def load_network(folder: Path, family: str) -> Any:
+    """Load a network of one of diffusers' classes from the folder with its configuration.
 
     Dropout is switched off: it is random beyond what the ledger decides.
 
     Raises:
-        RetracError: absent, damaged, or made for other images.
+        RetracError: absent or damaged.
     """
-    source = folder / "unet" if (folder / "unet").is_dir() else folder
-    if not (source / "config.json").is_file():
+    if not (folder / "config.json").is_file():
         raise RetracError(f"{folder} holds no diffusers model: it has no config.json")
     try:
-        model, loading = UNet2DModel.from_pretrained(
-            source,
+        model, loading = getattr(diffusers, family).from_pretrained(
+            folder,
             use_safetensors=True,
             low_cpu_mem_usage=False,
             local_files_only=True,
@@ -73,12 +75,26 @@ def load_unet(folder: Path, shape: tuple[int, int, int]) -> UNet2DModel:
     except Exception as error:  # diffusers, safetensors and torch each have their own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise RetracError(
-            f"the model in {source} cannot be loaded ({reason}); it may be damaged"
+            f"the model in {folder} cannot be loaded ({reason}); it may be damaged"
         ) from error
     if loading["missing_keys"]:  # diffusers would go on with random numbers
         raise RetracError(
-            f"the model in {source} lacks weights ({loading['missing_keys'][0]}); it may be damaged"
+            f"the model in {folder} lacks weights ({loading['missing_keys'][0]}); it may be damaged"
         )
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return ready(model)
+
+
+def load_unet(folder: Path, shape: tuple[int, int, int]) -> UNet2DModel:
+    """Load a U-Net from a diffusers folder (or its `unet` subfolder), for images of a shape.
+
+    Raises:
+        RetracError: absent, damaged, or made for other images.
+    """
+    inner = folder / "unet"
+    model: UNet2DModel = load_network(inner if inner.is_dir() else folder, "UNet2DModel")
     if model.config.in_channels != shape[0] or model.config.out_channels != shape[0]:
         raise RetracError(
             f"the model in {folder} is for {model.config.in_channels} channels, "
@@ -87,9 +103,15 @@ def load_unet(folder: Path, shape: tuple[int, int, int]) -> UNet2DModel:
     if model.class_embedding is not None:
         raise RetracError(f"the model in {folder} needs class labels, which images here lack")
     _refuse_odd_sizes(shape, len(model.config.block_out_channels))
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    return model
+
+
+def ready(model: Any) -> Any:
+    """The network in evaluation mode, channels last, in memory of its own."""
+    model = model.eval().to(memory_format=torch.channels_last)
+    for parameter in model.parameters():  # some still lie in the file, which stays in memory then
+        parameter.data = parameter.data.clone()
+    gc.collect()  # loading leaves cycles that hold the file
     return model
 
 

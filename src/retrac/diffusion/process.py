@@ -20,6 +20,7 @@ class Process:
         of_clean, of_noise: `[T]`, of what the target is made.
         told: `[T]`, what the network is told of the timestep.
         weight: `[T]`, how much a loss there counts.
+        prediction: "epsilon", "v", "x0" or "velocity": what the target is called.
     """
 
     signal: Tensor
@@ -28,6 +29,7 @@ class Process:
     of_noise: Tensor
     told: Tensor
     weight: Tensor
+    prediction: str
 
     @staticmethod
     def diffusion(alphas_bar: Tensor, prediction: str) -> "Process":
@@ -45,7 +47,7 @@ class Process:
             "x0": (everything, nothing),
         }[prediction]
         told = torch.arange(len(alphas_bar))
-        return Process(signal, spread, of_clean, of_noise, told, everything)
+        return Process(signal, spread, of_clean, of_noise, told, everything, prediction)
 
     @staticmethod
     def flow(sigmas: Tensor, told: Tensor) -> "Process":
@@ -56,7 +58,7 @@ class Process:
             told: `[T]`, what the network is told of each.
         """
         everything = torch.ones_like(sigmas)
-        return Process(1 - sigmas, sigmas, -everything, everything, told, everything)
+        return Process(1 - sigmas, sigmas, -everything, everything, told, everything, "velocity")
 
     @property
     def timesteps(self) -> int:

@@ -1,12 +1,13 @@
 """Generation by DDIM, in which image i depends on the seed and on i alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, SchedulerMixin
 from torch import Tensor, nn
 
+from retrac.diffusion.calls import Conditions, unet
 from retrac.diffusion.shown import fast_memory_format
 from retrac.errors import RetracError
 from retrac.progress import progress
@@ -25,6 +26,7 @@ def generate(
     steps: int = 50,
     eta: float = 0.0,
     shown: bool = True,
+    conditions: Callable[[Sequence[int]], Conditions] = lambda indices: {},
 ) -> np.ndarray:
     """Sample images by DDIM (Song et al. 2021).
 
@@ -37,6 +39,7 @@ def generate(
         steps: DDIM steps.
         eta: 0 for deterministic sampling, 1 for as much noise as DDPM.
         shown: show a progress bar.
+        conditions: what the network is told of each image.
 
     Returns:
         uint8 `[len(indices), C, H, W]`.
@@ -56,8 +59,10 @@ def generate(
             padded = wanted + [wanted[-1]] * (BATCH - len(wanted))
             generators = [_generator(seed, index) for index in padded]
             images = _noise(generators, shape).to(device)
+            told = {name: value.to(device) for name, value in conditions(padded).items()}
             for timestep in sampler.timesteps:
-                prediction = model(fast_memory_format(images), timestep).sample
+                given = fast_memory_format(images)
+                prediction = unet(model, given, timestep, told)
                 images = sampler.step(
                     prediction,
                     timestep,

@@ -36,7 +36,7 @@ from retrac.influence.queries import Queries
 from retrac.influence.ranking import evenly_spread
 from retrac.influence.scorer import Scorer
 from retrac.influence.self_influence import self_influence, settings_of
-from retrac.training.run import Run
+from retrac.training.run import Run, TrainedRun
 
 LENGTHS = (10, 50, 100)
 OUTLIERS = "self-influence"
@@ -209,6 +209,8 @@ class Evaluation:
         return metric.compute()
 
     def _lds(self, contenders: Mapping[str, np.ndarray]) -> Rows:
+        if not isinstance(self.run, TrainedRun):
+            raise RetracError("not for an adopted model: only runs of `retrac train` are retrained")
         retraining = Retraining.open(self.run, self.losses)
         retraining.refuse_other_queries(
             Path("this attribution"), {"queries": self.result.config["queries"]}
@@ -238,7 +240,7 @@ def refuse_long_lists(run: Run, config: EvaluationConfig) -> None:
     Raises:
         RetracError: there are no more samples than they are long.
     """
-    size = run.record["dataset"]["size"]
+    size = run.size
     if config.k >= size:
         raise RetracError(f"--k must be less than the {size} samples, not {config.k}")
 

@@ -62,7 +62,7 @@ def mean_losses(
 
 def measuring_plan(run: Run, timesteps: int, noises: int) -> Plan:
     """Draws at which models are compared; of no seed that a query plan has by default."""
-    return Plan.of(PlanConfig(timesteps, noises, plan_seed=2**32), run.config.objective.timesteps)
+    return Plan.of(PlanConfig(timesteps, noises, plan_seed=2**32), run.timesteps)
 
 
 def last_losses(
@@ -93,9 +93,12 @@ def last_losses(
 
 def training_losses(run: Run, compute: ComputeConfig | None = None) -> np.ndarray:
     """What the last checkpoint loses on each training sample, `[N]`, over a few fixed draws."""
-    plan = Plan.of(PlanConfig(plan="fast"), run.config.objective.timesteps)
+    plan = Plan.of(PlanConfig(plan="fast"), run.timesteps)
     size = len(run.dataset)
     pieces = np.array_split(np.arange(size), math.ceil(size / ROWS))
-    shown = (Seen(run.dataset.tensors(piece)) for piece in pieces)
+    labels = run.dataset.labels or ("",) * size
+    seen = (
+        run.seen(run.dataset.images[piece], [labels[index] for index in piece]) for piece in pieces
+    )
     with progress("training losses", size, "samples") as advance:
-        return last_losses(run, plan, shown, compute, advance)
+        return last_losses(run, plan, seen, compute, advance)

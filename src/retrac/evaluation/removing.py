@@ -33,7 +33,7 @@ from retrac.influence.store import refuse_other
 from retrac.training.config import TrainConfig
 from retrac.training.estimate import estimate_training
 from retrac.training.loop import first_weights
-from retrac.training.run import Run
+from retrac.training.run import TrainedRun
 
 DESIGN = "design.json"
 LOSSES_FILE = "training-losses.npz"
@@ -86,13 +86,15 @@ class Removing:
     """
 
     path: Path
-    run: Run
+    run: TrainedRun
     queries: Queries
     scores: Mapping[str, np.ndarray]
     config: RemovalConfig
 
     @staticmethod
-    def planned(run: Run, result: Attribution, config: RemovalConfig, path: Path) -> "Removing":
+    def planned(
+        run: TrainedRun, result: Attribution, config: RemovalConfig, path: Path
+    ) -> "Removing":
         """What a folder will hold, or goes on with; nothing is written.
 
         Raises:
@@ -194,7 +196,7 @@ class Removing:
         if one is None:
             return None
         network = first_weights(run.config, run.shape).to(choose_device())
-        query = self.queries.take([0]).seen()
+        query = self.queries.take([0]).seen_by(run)
         looked = seconds_of(lambda: mean_losses(network, run.objective, self.plan, query))
         asked = sum(len(model.rows) for model in missing)
         passes = generation_steps(run) * sum(
@@ -331,9 +333,9 @@ class Removing:
         epochs = self.run.checkpoints[-1].epoch
         return replace(self.run.config, epochs=epochs, checkpoint_every=epochs, sample_count=0)
 
-    def _measure(self, run: Run, model: Model) -> None:
+    def _measure(self, run: TrainedRun, model: Model) -> None:
         asked = self.queries.take(model.rows)
-        losses = last_losses(run, self.plan, [asked.seen()])
+        losses = last_losses(run, self.plan, [asked.seen_by(run)])
         if not np.isfinite(losses).all():
             raise RetracError(f"the losses of {run.path} are not finite")
         made = regenerated(run, asked.ids)

@@ -23,7 +23,7 @@ from retrac.influence.queries import Queries
 from retrac.training.config import TrainConfig
 from retrac.training.estimate import estimate_training
 from retrac.training.loop import first_weights, train
-from retrac.training.run import Run
+from retrac.training.run import TrainedRun
 
 DESIGN = "design.json"
 ASKED = "queries.npz"
@@ -57,12 +57,14 @@ class Retraining:
     """
 
     path: Path
-    run: Run
+    run: TrainedRun
     queries: Queries
     config: RetrainingConfig
 
     @staticmethod
-    def planned(run: Run, queries: Queries, config: RetrainingConfig, path: Path) -> "Retraining":
+    def planned(
+        run: TrainedRun, queries: Queries, config: RetrainingConfig, path: Path
+    ) -> "Retraining":
         """What a folder will hold, or goes on with; nothing is written.
 
         Raises:
@@ -109,13 +111,13 @@ class Retraining:
         if one is None:
             return None
         network = first_weights(config, dataset.shape).to(choose_device())
-        query = self.queries.take([0]).seen()
+        query = self.queries.take([0]).seen_by(self.run)
         looked = seconds_of(lambda: mean_losses(network, self.run.objective, self.plan, query))
         seconds = len(missing) * (one.seconds + len(self.queries) * looked)
         return replace(one, seconds=seconds)  # each model goes before the next comes
 
     @staticmethod
-    def open(run: Run, path: Path) -> "Retraining":
+    def open(run: TrainedRun, path: Path) -> "Retraining":
         """Open a folder.
 
         Raises:
@@ -192,7 +194,7 @@ class Retraining:
         """
         config, folder, dataset = self._training(model)
         trained = train(config, folder, dataset=dataset)
-        found = last_losses(trained, self.plan, [self.queries.seen()])
+        found = last_losses(trained, self.plan, [self.queries.seen_by(self.run)])
         if not np.isfinite(found).all():
             raise RetracError(f"the losses of {folder} are not finite")
         write_json(self._losses(model), {"losses": [float(loss) for loss in found]})

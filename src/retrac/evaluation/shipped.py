@@ -28,7 +28,7 @@ from retrac.influence.parts import digest
 from retrac.influence.queries import Queries
 from retrac.training.config import TrainConfig
 from retrac.training.loop import train
-from retrac.training.run import Run, checkpoints_in
+from retrac.training.run import TrainedRun, checkpoints_in
 
 PLACE = "digits-8.npz"
 
@@ -141,7 +141,7 @@ class Shipped:
         """Whether the benchmark's model is there, and finished."""
         return any(found.epoch == self.training.epochs for found in checkpoints_in(path))
 
-    def trained(self, path: Path) -> Run:
+    def trained(self, path: Path) -> TrainedRun:
         """The benchmark's model: trained now, or gone on with, or opened where it is finished.
 
         Raises:
@@ -149,12 +149,12 @@ class Shipped:
         """
         return train(self.training, path, dataset=self.dataset())
 
-    def place(self, run: Run, way: AttributeConfig) -> Path:
+    def place(self, run: TrainedRun, way: AttributeConfig) -> Path:
         """Folder of the scores of the benchmark's queries, one for every way of scoring."""
         settings = Way.of(run, way).settings_for(self.queries)
         return run.path / "attributions" / f"{self.queries.name}-{digest(settings)[:8]}"
 
-    def with_baselines(self, run: Run) -> Lds:
+    def with_baselines(self, run: TrainedRun) -> Lds:
         """The metric, with what a method has to beat."""
         metric, images = Lds(self.subsets, self.losses), (self.queries.images, run.dataset.images)
         for name, scores in baselines(*images, training_losses(run)).items():

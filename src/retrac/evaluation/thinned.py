@@ -12,7 +12,7 @@ from retrac.training.ledger import Ledger
 from retrac.training.loop import Training, first_weights, make_accelerator, refuse_unfit_training
 from retrac.training.recording import NoRecording
 from retrac.training.resume import begin
-from retrac.training.run import Run
+from retrac.training.run import TrainedRun
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Thinned(Ledger):
 
 def train_without(
     config: TrainConfig, output: Path, dataset: ImageDataset, removed: Sequence[int]
-) -> Run:
+) -> TrainedRun:
     """Train on all samples but some, or go on with it.
 
     With nothing removed, the weights are those of `train`. The folder does not tell what was
@@ -62,4 +62,4 @@ def train_without(
     refuse_unfit_training(output, config, None, dataset, ledger)
     begin(output, config, dataset, ledger, sum(p.numel() for p in model.parameters()))
     Training(config, output, accelerator, dataset, ledger, model, NoRecording()).run()
-    return Run.open(output)
+    return TrainedRun.open(output)

@@ -129,7 +129,7 @@ def estimate_index(run: Run, config: IndexConfig) -> Estimate | None:
         projection, size = index.projection, int(index.config["size"])
     else:
         layout, laid = _clocked(lambda: lay_out(scorer, [last], config.sketch_size))
-        projection, size = Projection(run.config.seed, laid["sizes"]), int(laid["size"])
+        projection, size = Projection(run.ledger.seed, laid["sizes"]), int(laid["size"])
     visits = len(last.epochs)
     samples = _first(run, batch, visits)
     shown = scorer.visits(last, samples)
@@ -247,7 +247,7 @@ def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> E
                 model,
                 run.objective,
                 few.plan,
-                first.seen(),
+                first.seen_by(run),
                 scorer.config.methods,
                 index.projection,
                 rows,
@@ -281,7 +281,9 @@ def _exact_costs(scorer: Scorer, queries: Queries, samples: np.ndarray, split: S
     first = _some(queries, max(1, split.timesteps // len(few.plan.timesteps)))
 
     def directions(plan: Scorer, asked: Queries) -> QueryGradients:
-        return plan.directions(model, last, asked.seen(), asked.ids, split, lambda timesteps: None)
+        return plan.directions(
+            model, last, asked.seen_by(scorer.run), asked.ids, split, lambda timesteps: None
+        )
 
     drawn = seconds_of(lambda: directions(few, first)) / (few.draws * len(first))
     # As many directions as there will be, each at the price of one draw.

@@ -83,7 +83,7 @@ def explain(
         watched = _exact_pass(model, losses, together * len(config.methods))
     else:
         names &= set(laid_out["sizes"])
-        watched = _sketching_pass(model, losses, Projection(run.config.seed, laid_out["sizes"]))
+        watched = _sketching_pass(model, losses, Projection(run.ledger.seed, laid_out["sizes"]))
     lines, times = _measure(model, losses, batch.seen.clean, names, watched)
     shapes = [line.shape for line in lines.values() if line.shape]
     largest = max(shapes, key=lambda shape: shape.operations, default=Shape(8, 1, 1, 1, 1, 1, 1))

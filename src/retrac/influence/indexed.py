@@ -24,7 +24,7 @@ from retrac.influence.sketched import query_sketches, sample_sketches
 from retrac.progress import progress
 from retrac.training.index import CONFIG, Index, IndexedCheckpoint, laid_out, pilot
 from retrac.training.recording import RECORDED
-from retrac.training.run import Run
+from retrac.training.run import Run, TrainedRun
 
 INDEX = "index"
 """Folder of a run's index."""
@@ -129,7 +129,7 @@ def open_index(run: Run, config: AttributeConfig) -> Index:
         made = "`retrac train --record`" if config.recorded else "`retrac index`"
         raise RetracError(f"{run.path} has no {path.name!r} folder: make it with {made}")
     index = Index.open(path)
-    index.refuse_other_training(run.origin if config.recorded else run.identity)
+    index.refuse_other_training(_recorded(run) if config.recorded else run.identity)
     asked = {
         "checkpoints": sorted(set(config.checkpoints)),
         "replay": config.replay != "last" and config.replay,
@@ -182,7 +182,7 @@ def index_scores(scorer: Scorer, index: Index, queries: Queries, parts: Parts) -
                 model,
                 run.objective,
                 scorer.plan.at(replay.checkpoint.epoch),
-                queries.seen(),
+                queries.seen_by(run),
                 methods,
                 index.projection,
                 scorer.rows(model),
@@ -251,6 +251,11 @@ def lay_out(scorer: Scorer, replays: Sequence[Replay], asked: int) -> dict[str, 
     return laid_out(sides, asked)
 
 
+def _recorded(run: Run) -> str:
+    """What a recording knows of its training."""
+    return run.origin if isinstance(run, TrainedRun) else run.identity
+
+
 def _found_index(scorer: Scorer, config: IndexConfig) -> Index | None:
     return Index.found(scorer.run.path / INDEX, _settings(scorer, config))
 
@@ -263,7 +268,7 @@ def _settings(scorer: Scorer, config: IndexConfig) -> dict[str, Any]:
         "checkpoints": [replay.checkpoint.epoch for replay in scorer.replays],
         "replay": config.replay,
         "parameters": config.parameters,
-        "seed": scorer.run.config.seed,
+        "seed": scorer.run.ledger.seed,
         "asked": config.sketch_size,
     }
 

@@ -20,7 +20,6 @@ from retrac.influence.memory import rows_within
 from retrac.influence.ranking import evenly_spread
 from retrac.influence.store import save_result
 from retrac.progress import progress
-from retrac.training.inputs import training_inputs
 from retrac.training.run import Checkpoint, Run, choose_checkpoints
 
 KIND = "analysis of norms"
@@ -75,7 +74,7 @@ def norms(
     chosen = choose_checkpoints(run, checkpoints)
     compute = compute or ComputeConfig()
     device = choose_device(compute.device)
-    steps = run.config.objective.timesteps
+    steps = run.timesteps
     spread = np.unique(np.linspace(min(1, steps - 1), steps - 1, timesteps).astype(int))
     many = np.array(evenly_spread(len(dataset), samples))
     one: dict[str, list[Any]] = {"curve": [], "timestep": [], "norm": []}
@@ -161,7 +160,7 @@ class Measure:
     def inputs(self, indices: np.ndarray) -> Shown:
         """Images, timesteps and noise of the last epoch before the checkpoint."""
         run, epoch = self._run, self._checkpoint.epoch - 1
-        return training_inputs(run.dataset, run.ledger, epoch, indices, run.config.flip)
+        return run.shown(epoch, indices)
 
     def trained(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Norms and timesteps `[S]` of samples in that epoch; a pass of them is read at a time."""

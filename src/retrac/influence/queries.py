@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from retrac.data.images import read_images
 from retrac.diffusion.device import choose_device
@@ -50,9 +49,9 @@ class Queries:
             tuple(self.labels[row] for row in rows),
         )
 
-    def seen(self) -> Seen:
-        """As the network sees them: float32 `[Q, C, H, W]` in [-1, 1]."""
-        return Seen(torch.from_numpy(self.images).float() / 127.5 - 1)
+    def seen_by(self, run: Run) -> Seen:
+        """As the network of a run sees them."""
+        return run.seen(self.images, self.labels)
 
 
 def open_queries(run: Run, text: str, seed: int = 0) -> Queries:
@@ -115,7 +114,7 @@ def generated(run: Run, count: int, seed: int) -> Queries:
     """Images that the run's last checkpoint makes by DDIM."""
     images = _generate(run, seed, range(count))
     ids = tuple(_generated_id(seed, index) for index in range(count))
-    return Queries(_generated_name(count, seed), images, ids, ("",) * count)
+    return Queries(_generated_name(count, seed), images, ids, run.generated_labels(range(count)))
 
 
 def regenerated(run: Run, ids: Sequence[str]) -> dict[str, np.ndarray]:
@@ -141,7 +140,7 @@ def regenerated(run: Run, ids: Sequence[str]) -> dict[str, np.ndarray]:
 
 def generation_steps(run: Run) -> int:
     """Steps in which a query is generated."""
-    return min(STEPS, run.config.objective.timesteps)
+    return min(STEPS, run.timesteps)
 
 
 def training_samples(run: Run, name: str, indices: Sequence[int]) -> Queries:
@@ -202,6 +201,7 @@ def _generate(run: Run, seed: int, indices: Sequence[int]) -> np.ndarray:
         indices,
         seed=seed,
         steps=generation_steps(run),
+        conditions=run.generated_conditions,
     )
 
 

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrac.training.ledger import Ledger
 from retrac.training.run import Checkpoint, Run
-from retrac.training.steps import Step, visit_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +38,7 @@ def plan_replays(
     """
     starts = [0, *(checkpoint.epoch for checkpoint in checkpoints)]
     return [
-        _replay(checkpoint, range(start, checkpoint.epoch), replay, back, run.steps, run.ledger)
+        _replay(checkpoint, range(start, checkpoint.epoch), replay, back, run)
         for start, checkpoint in zip(starts, checkpoints, strict=False)
     ]
 
@@ -65,11 +63,10 @@ def _replay(
     interval: range,
     replay: str,
     back: int,
-    steps: Sequence[Step],
-    ledger: Ledger,
+    run: Run,
 ) -> Replay:
     epochs = chosen_epochs(interval, replay, back)
-    by_visit = visit_weights(steps, ledger, interval)
+    by_visit = run.visit_weights(interval)
     total = by_visit.sum(0)
     replayed = by_visit[[interval.index(epoch) for epoch in epochs]]
     # Their weighted mean stands for all visits, so that replaying all of them is the exact sum;

@@ -14,7 +14,6 @@ from retrac.errors import RetracError
 from retrac.gradients import Directions, dots_and_norms
 from retrac.gradients.weighting import WEIGHTINGS
 from retrac.influence.replay import Replay
-from retrac.training.inputs import training_inputs
 from retrac.training.run import Run
 
 CHUNK = 512
@@ -25,12 +24,7 @@ INPUTS = 64 * 2**20
 
 def replayed(run: Run, epochs: Sequence[int], samples: np.ndarray) -> Shown:
     """What training showed the network of some samples in some epochs, epoch by epoch."""
-    return together(
-        [
-            training_inputs(run.dataset, run.ledger, epoch, samples, run.config.flip)
-            for epoch in epochs
-        ]
-    )
+    return together([run.shown(epoch, samples) for epoch in epochs])
 
 
 def samples_in_piece(shape: tuple[int, int, int], visits: int) -> int:

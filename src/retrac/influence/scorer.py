@@ -48,7 +48,7 @@ class Scorer:
             run,
             config,
             tuple(plan_replays(run, chosen, config.replay, config.replay_back)),
-            Plan.of(config.plan, run.config.objective.timesteps),
+            Plan.of(config.plan, run.timesteps),
             choose_device(config.compute.device),
         )
 

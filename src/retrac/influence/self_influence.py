@@ -203,7 +203,7 @@ def _of_block(
     directions = scorer.directions(
         model,
         replay,
-        images.seen(),
+        images.seen_by(scorer.run),
         images.ids,
         split,
         lambda done: advance(done * scorer.plan.noises),

@@ -77,6 +77,7 @@ def render(attribution: Attribution, k: int, sections: Sequence[Section] = ()) -
             "alt": f"Gradient norm against timestep. {figures.norm_finding(attribution)}.",
         },
         parts=evaluation.parts(sections),
+        sampled="events" in run,
         run=wording.facts(run),
         settings=wording.facts(config),
     )

@@ -170,6 +170,67 @@ class TrainConfig:
             raise RetracError(f"the run's configuration cannot be read ({error})") from error
 
 
+@dataclass(frozen=True)
+class AdoptConfig:
+    """A model that is trained already, and what is known of how."""
+
+    pipeline: Path
+    """The pipeline's folder, as diffusers' `save_pretrained` writes it."""
+    data: DatasetConfig = field(default_factory=DatasetConfig)
+    weights: tuple[Path, ...] = ()
+    """Folders with weights at several moments of the training, in order, such as the checkpoint-*
+    folders of diffusers' training scripts. Default: the pipeline's own."""
+    loss: Literal["mse", "l1"] = "mse"
+    """Distance between prediction and target that it was trained with."""
+    weighting: Literal["none", "min-snr"] = "none"
+    """How losses counted by timestep; min-snr with a γ of 5."""
+    flip: bool = False
+    """Whether training mirrored images at random."""
+    classes: tuple[str, ...] = ()
+    """Of a class-conditional model: the labels by class number. Default: in alphabetical order."""
+    events: int = 64
+    """Events that are sampled for each sample; `--replay all` takes all of them."""
+    seed: int = 0
+    """Decides which these are."""
+
+    def __post_init__(self) -> None:
+        _refuse_unknown_choices(self)
+        if self.events < 1 or self.seed < 0:
+            raise RetracError(
+                f"--events must be at least 1 and --seed at least 0, not {self.events} and "
+                f"{self.seed}"
+            )
+
+    def located(self) -> "AdoptConfig":
+        """The same by absolute paths, to be found from another working directory."""
+        return replace(
+            self,
+            pipeline=self.pipeline.expanduser().resolve(),
+            weights=tuple(folder.expanduser().resolve() for folder in self.weights),
+            data=self.data.located(),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        content: dict[str, Any] = _plain(asdict(self))
+        return content
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> "AdoptConfig":
+        """Read what `to_json` wrote.
+
+        Raises:
+            RetracError: fields that this version does not know, or values that make no sense.
+        """
+        try:
+            values = {name: _tuples(value) for name, value in content.items()}
+            data = DatasetConfig(**_paths(values.pop("data"), "dataset_path"))
+            weights = tuple(Path(folder) for folder in values.pop("weights"))
+            return AdoptConfig(data=data, weights=weights, **_paths(values, "pipeline"))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RetracError(f"the run's configuration cannot be read ({error})") from error
+
+
 def _refuse_unknown_choices(part: Any) -> None:
     for name, hint in get_type_hints(type(part)).items():
         if get_origin(hint) is Literal and getattr(part, name) not in get_args(hint):

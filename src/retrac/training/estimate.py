@@ -162,8 +162,9 @@ def estimate_generation(
         return None
     place = choose_device(device)
     model = checkpoint.load_for_generation(run.shape).to(place)
+    told = run.generated_conditions
     seconds = seconds_of(
-        lambda: generate(model, run.scheduler, run.shape, range(1), seed, 1, eta, shown=False)
+        lambda: generate(model, run.scheduler, run.shape, range(1), seed, 1, eta, False, told)
     )
     pixels = count * math.prod(run.shape)
     return Estimate(passes * seconds, peak_bytes(place.type) + pixels, 2 * pixels)

@@ -51,6 +51,7 @@ def generate_images(
         seed,
         steps,
         eta,
+        conditions=run.generated_conditions,
     )
     for index, image in enumerate(images):
         with write_whole(folder / f"{index:04d}.png") as temporary:
@@ -67,7 +68,7 @@ def refuse_unfit(run: Run, folder: Path, count: int, steps: int, eta: float) -> 
     Raises:
         RetracError: other images in the folder, or numbers out of range.
     """
-    timesteps = run.config.objective.timesteps
+    timesteps = run.timesteps
     if count < 1 or not 1 <= steps <= timesteps or not 0 <= eta <= 1:
         raise RetracError(
             f"--count must be at least 1, --steps 1 to {timesteps} and --eta 0 to 1, not {count}, "

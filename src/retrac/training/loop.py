@@ -34,7 +34,7 @@ from retrac.training.recording import (
     found_recording,
 )
 from retrac.training.resume import begin, latest_state, refuse_unfit
-from retrac.training.run import CHECKPOINTS, Run, checkpoints_in
+from retrac.training.run import CHECKPOINTS, TrainedRun, checkpoints_in
 from retrac.training.signals import Interrupted, stop_requests
 from retrac.training.snapshot import write_snapshot
 from retrac.training.state import Point, load_state, make_ema, save_state
@@ -49,7 +49,7 @@ def train(
     output: str | Path,
     record: int | None = None,
     dataset: ImageDataset | None = None,
-) -> Run:
+) -> TrainedRun:
     """Train, or go on with a training that was stopped; the weights are the same either way.
 
     Args:
@@ -82,7 +82,7 @@ def train(
         recording = Recorder(Index.open(output / RECORDED), model, ledger, accelerator)
     Training(config, output, accelerator, dataset, ledger, model, recording).run()
     accelerator.wait_for_everyone()
-    return Run.open(output)
+    return TrainedRun.open(output)
 
 
 def refuse_unfit_training(

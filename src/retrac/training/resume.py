@@ -10,7 +10,7 @@ from retrac.errors import RetracError
 from retrac.files import PARTIAL, read_json, write_json
 from retrac.training.config import FREE, TrainConfig
 from retrac.training.ledger import Ledger
-from retrac.training.run import CHECKPOINTS, RUN, Run, new_record
+from retrac.training.run import CHECKPOINTS, RUN, TrainedRun, new_record
 from retrac.training.state import read_point, whole_states
 
 
@@ -40,7 +40,7 @@ def refuse_unfit(output: Path, config: TrainConfig, dataset: ImageDataset, ledge
         if output.exists() and (not output.is_dir() or not _only_leftovers(output)):
             raise RetracError(f"{output} exists and is not a run; choose another --output")
         return
-    earlier = Run.open(output).record
+    earlier = TrainedRun.open(output).record
     if earlier["dataset"] != record["dataset"]:
         raise RetracError(
             f"{output} was trained on another dataset ({_dataset(earlier)}, now {_dataset(record)})"

@@ -1,10 +1,10 @@
 """The run folder: what a training run left, opened for reading."""
 
-import gc
 import hashlib
 import json
 import math
 import platform
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,21 +12,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import DDPMScheduler, SchedulerMixin, UNet2DModel
 
+from retrac.data.config import DatasetConfig
 from retrac.data.dataset import ImageDataset
 from retrac.data.open import open_dataset
+from retrac.diffusion.calls import Conditions
 from retrac.diffusion.loss import Objective
 from retrac.diffusion.model import load_unet
 from retrac.diffusion.schedule import make_scheduler
-from retrac.diffusion.shown import Seen
+from retrac.diffusion.shown import Seen, Shown
 from retrac.errors import RetracError
 from retrac.files import read_json
 from retrac.training.config import FREE, TrainConfig
+from retrac.training.inputs import training_inputs
 from retrac.training.ledger import Ledger
 from retrac.training.state import read_point, whole_states
-from retrac.training.steps import Step, read_steps
+from retrac.training.steps import Step, read_steps, visit_weights
 
 RUN = "run.json"
 CHECKPOINTS = "checkpoints"
@@ -45,36 +49,36 @@ class Checkpoint:
         Raises:
             RetracError: damaged; the checkpoint is named.
         """
-        return _ready(load_unet(self.path, shape))
+        return load_unet(self.path, shape)
 
     def load_for_generation(self, shape: tuple[int, int, int]) -> UNet2DModel:
         """Load the moving average of the weights where one was kept, else the weights."""
         average = self.path / "ema"
-        return _ready(load_unet(average if average.is_dir() else self.path, shape))
+        return load_unet(average if average.is_dir() else self.path, shape)
 
 
 @dataclass(frozen=True)
-class Run:
-    """A training run.
+class Run(ABC):
+    """A model, its checkpoints, the samples it was trained on, and events of each.
 
     Attributes:
         path: the run folder.
-        config: how it was trained.
         record: the whole of `run.json`.
     """
 
     path: Path
-    config: TrainConfig
     record: dict[str, Any]
 
     @staticmethod
     def open(path: str | Path) -> "Run":
-        """Open a run folder.
+        """Open a run folder: of `retrac train`, or of `retrac adopt`.
 
         Raises:
             RetracError: not a run, half-written, or made with a random generator that differs
                 from this machine's.
         """
+        from retrac.training.adopted import AdoptedRun
+
         path = Path(path)
         if not path.is_dir():
             raise RetracError(f"no run at {path}: the folder does not exist")
@@ -82,7 +86,7 @@ class Run:
             raise RetracError(f"no run at {path}: it has no {RUN}; train one with `retrac train`")
         record = read_json(path / RUN)
         try:
-            run = Run(path, TrainConfig.from_json(record["config"]), record)
+            run = (AdoptedRun if record.get("kind") == "adopted" else TrainedRun).of(path, record)
             reproduced = run.ledger.digest() == record["ledger"]["digest"]
             if missing := {"name", "fingerprint", "size", "shape"} - record["dataset"].keys():
                 raise KeyError(*missing)
@@ -94,13 +98,55 @@ class Run:
         if not reproduced:
             raise RetracError(
                 f"the random generator here does not reproduce the events of {path}: it was "
-                f"trained with NumPy {record.get('versions', {}).get('numpy', '?')}; install that"
+                f"made with NumPy {record.get('versions', {}).get('numpy', '?')}; install that"
             )
         return run
 
+    @property
+    @abstractmethod
+    def data(self) -> DatasetConfig:
+        """Which dataset the samples are."""
+
+    @property
+    @abstractmethod
+    def checkpoints(self) -> list[Checkpoint]:
+        """All whole checkpoints, by epoch.
+
+        Raises:
+            RetracError: there is none yet.
+        """
+
+    @property
+    @abstractmethod
+    def objective(self) -> Objective:
+        """The loss it was trained with."""
+
+    @property
+    @abstractmethod
+    def scheduler(self) -> SchedulerMixin:
+        """The noise schedule it was trained with."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Tells this model and its events from any other."""
+
+    @property
+    @abstractmethod
+    def facts(self) -> dict[str, str | int | float]:
+        """What a reader of a report wants to know of the run."""
+
+    @abstractmethod
+    def shown(self, epoch: int, samples: np.ndarray) -> Shown:
+        """What an event of each of some samples shows the network; `epoch` counts from 0."""
+
+    @abstractmethod
+    def visit_weights(self, epochs: Sequence[int]) -> np.ndarray:
+        """How much each sample's events count, float64 `[len(epochs), N]`."""
+
     @cached_property
     def ledger(self) -> Ledger:
-        """The training events."""
+        """The events."""
         kept = self.record["ledger"]
         return Ledger(int(kept["seed"]), int(kept["size"]), int(kept["timesteps"]))
 
@@ -109,9 +155,9 @@ class Run:
         """The training set.
 
         Raises:
-            RetracError: it is not the one that the run was trained on.
+            RetracError: it is not the one that the run was made with.
         """
-        dataset = open_dataset(self.config.data)
+        dataset = open_dataset(self.data)
         if dataset.fingerprint != self.record["dataset"]["fingerprint"]:
             raise RetracError(
                 f"the dataset {dataset.name!r} has changed since {self.path} was trained on it "
@@ -121,10 +167,82 @@ class Run:
         return dataset
 
     @property
+    def size(self) -> int:
+        """N."""
+        return int(self.record["dataset"]["size"])
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images."""
         channels, height, width = self.record["dataset"]["shape"]
         return channels, height, width
+
+    @property
+    def timesteps(self) -> int:
+        """T."""
+        return self.ledger.timesteps
+
+    @property
+    def example(self) -> Seen:
+        """One sample as the network sees it, of any numbers: for its size."""
+        return self.seen(np.zeros((1, *self.shape), np.uint8), ("",))
+
+    def seen(self, images: np.ndarray, labels: Sequence[str]) -> Seen:
+        """Images uint8 `[B, C, H, W]` as the network sees them, in [-1, 1].
+
+        Args:
+            images: of samples or queries.
+            labels: theirs; empty where there is none.
+        """
+        return Seen(torch.from_numpy(images).float() / 127.5 - 1, self.conditions(labels))
+
+    def conditions(self, labels: Sequence[str]) -> Conditions:
+        """What the network is told of images with these labels: nothing."""
+        return {}
+
+    def generated_labels(self, indices: Sequence[int]) -> tuple[str, ...]:
+        """The label of each image that it generates: none."""
+        return ("",) * len(indices)
+
+    def generated_conditions(self, indices: Sequence[int]) -> Conditions:
+        """What the network is told of each image that it generates."""
+        return self.conditions(self.generated_labels(indices))
+
+
+@dataclass(frozen=True)
+class TrainedRun(Run):
+    """A run of `retrac train`: every event of its training is known.
+
+    Attributes:
+        config: how it was trained.
+    """
+
+    config: TrainConfig
+
+    @staticmethod
+    def of(path: Path, record: dict[str, Any]) -> "TrainedRun":
+        """From what `run.json` says."""
+        return TrainedRun(path, record, TrainConfig.from_json(record["config"]))
+
+    @staticmethod
+    def open(path: str | Path) -> "TrainedRun":
+        """Open a run folder of `retrac train`.
+
+        Raises:
+            RetracError: as `Run.open`, or it is of `retrac adopt`.
+        """
+        run = Run.open(path)
+        if not isinstance(run, TrainedRun):
+            raise RetracError(
+                f"{path} was adopted, and how it was trained is not known: this trains again, for "
+                "which it takes a run of `retrac train`"
+            )
+        return run
+
+    @property
+    def data(self) -> DatasetConfig:
+        """Which dataset it was trained on."""
+        return self.config.data
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -159,12 +277,7 @@ class Run:
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch."""
-        return math.ceil(self.record["dataset"]["size"] / self.config.batch_size)
-
-    @property
-    def example(self) -> Seen:
-        """One sample as the network sees it, of any numbers: for its size."""
-        return Seen(torch.zeros(1, *self.shape))
+        return math.ceil(self.size / self.config.batch_size)
 
     @property
     def objective(self) -> Objective:
@@ -175,6 +288,18 @@ class Run:
     def scheduler(self) -> DDPMScheduler:
         """The noise schedule it was trained with."""
         return make_scheduler(self.config.objective)
+
+    def shown(self, epoch: int, samples: np.ndarray) -> Shown:
+        """What training showed the network of some samples in one epoch."""
+        return training_inputs(self.dataset, self.ledger, epoch, samples, self.config.flip)
+
+    def visit_weights(self, epochs: Sequence[int]) -> np.ndarray:
+        """η_v/B_v of every sample's visit in some epochs, float64 `[len(epochs), N]`.
+
+        Raises:
+            RetracError: an epoch is not wholly recorded.
+        """
+        return visit_weights(self.steps, self.ledger, epochs)
 
     @property
     def facts(self) -> dict[str, str | int | float]:
@@ -259,11 +384,3 @@ def new_record(config: TrainConfig, dataset: ImageDataset, ledger: Ledger) -> di
             **{package: version(package) for package in packages},
         },
     }
-
-
-def _ready(model: UNet2DModel) -> UNet2DModel:
-    model = model.eval().to(memory_format=torch.channels_last)
-    for parameter in model.parameters():  # some still lie in the file, which stays in memory then
-        parameter.data = parameter.data.clone()
-    gc.collect()  # loading leaves cycles that hold the file
-    return model

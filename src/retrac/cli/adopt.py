@@ -1,0 +1,31 @@
+"""`retrac adopt`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from retrac.training.config import AdoptConfig
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """Take in a model that was trained elsewhere, to be asked like any run.
+
+    Nobody recorded the events of its training: some are sampled in their place, and scores are
+    expectations over events, not a replay. Nothing is copied; the folders must stay where they are.
+    """
+
+    output: Path
+    """The run folder to write."""
+    config: tyro.conf.OmitArgPrefixes[AdoptConfig]
+
+    def __call__(self) -> None:
+        """Adopt, and say what may be asked."""
+        from retrac.training.adopted import adopt
+
+        run = adopt(self.config, self.output)
+        print(
+            f"{run.path}: {run.pipeline.family}, {len(run.checkpoints)} checkpoints, {run.size} "
+            f"samples; events are sampled, {self.config.events} of each"
+        )

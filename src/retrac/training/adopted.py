@@ -1,0 +1,265 @@
+"""A model that somebody else trained: its events are not known, and are sampled instead."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import SchedulerMixin
+from torch import nn
+
+from retrac.data.config import DatasetConfig
+from retrac.data.open import open_dataset
+from retrac.diffusion.calls import Conditions, call_of
+from retrac.diffusion.loss import DISTANCES, Objective
+from retrac.diffusion.pipelines import Pipeline, fingerprint
+from retrac.diffusion.process import min_snr
+from retrac.diffusion.schedule import process_of
+from retrac.diffusion.shown import Seen, Shown
+from retrac.errors import RetracError
+from retrac.files import read_json, write_json
+from retrac.training.config import AdoptConfig
+from retrac.training.inputs import training_inputs
+from retrac.training.ledger import Ledger
+from retrac.training.run import RUN, Checkpoint, Run
+
+ADOPTED = "adopted"
+SAMPLED = "sampled, not those of training: scores are expectations over events, not a replay"
+
+
+def adopt(config: AdoptConfig, output: str | Path) -> "AdoptedRun":
+    """Make a run folder for a trained model; nothing is copied, and nothing of it is changed.
+
+    Args:
+        config: the model, its data and its loss.
+        output: the run folder; one of the same settings is opened.
+
+    Raises:
+        RetracError: no such pipeline or dataset, a network or scheduler that is not known here, or
+            another run in `output`.
+    """
+    path, config = Path(output), config.located()
+    dataset = open_dataset(config.data)
+    pipeline = Pipeline.open(config.pipeline)
+    timesteps = process_of(pipeline.scheduler).timesteps
+    ledger = Ledger(config.seed, len(dataset), timesteps)
+    weights = config.weights or (config.pipeline,)
+    record = {
+        "kind": ADOPTED,
+        "config": config.to_json(),
+        "weights": [fingerprint(pipeline.weights(folder)) for folder in weights],
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "size": len(dataset),
+            "shape": list(dataset.shape),
+        },
+        "ledger": {
+            "seed": ledger.seed,
+            "size": ledger.size,
+            "timesteps": ledger.timesteps,
+            "digest": ledger.digest(),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("diffusion-retrac", "torch", "diffusers", "numpy")},
+        },
+    }
+    found = AdoptedRun.of(path, record)
+    found.refuse_unfit()
+    if (path / RUN).is_file():
+        earlier = read_json(path / RUN)
+        if {**earlier, "versions": None} != {**record, "versions": None}:
+            raise RetracError(f"{path} holds another run; choose another --output")
+    elif path.exists() and any(path.iterdir()):
+        raise RetracError(f"{path} exists and is not a run; choose another --output")
+    else:
+        write_json(path / RUN, record)
+    return found
+
+
+@dataclass(frozen=True)
+class AdoptedCheckpoint(Checkpoint):
+    """Weights somewhere in diffusers' layout; `epoch` counts the events that stand before it.
+
+    Attributes:
+        pipeline: to which they belong.
+    """
+
+    pipeline: Pipeline = field(kw_only=True)
+
+    def load(self, shape: tuple[int, int, int]) -> nn.Module:
+        """Load the network, on the CPU, in evaluation mode.
+
+        Raises:
+            RetracError: absent or damaged.
+        """
+        return self.pipeline.load(self.path)
+
+    def load_for_generation(self, shape: tuple[int, int, int]) -> nn.Module:
+        """The same: what was trained is what generates."""
+        return self.load(shape)
+
+
+@dataclass(frozen=True)
+class AdoptedRun(Run):
+    """A run of `retrac adopt`: of each sample some events are sampled for every checkpoint.
+
+    Attributes:
+        config: the model, its data and its loss.
+    """
+
+    config: AdoptConfig
+
+    @staticmethod
+    def of(path: Path, record: dict[str, Any]) -> "AdoptedRun":
+        """From what `run.json` says."""
+        return AdoptedRun(path, record, AdoptConfig.from_json(record["config"]))
+
+    def refuse_unfit(self) -> None:
+        """Refuse a model that these samples cannot have trained.
+
+        Raises:
+            RetracError: other channels, classes that samples lack, or more than it has.
+        """
+        channels = self.pipeline.config.get("in_channels")
+        if channels != self.shape[0]:
+            raise RetracError(
+                f"the model in {self.config.pipeline} is for {channels} channels, but the images "
+                f"have {self.shape[0]}"
+            )
+        if self.pipeline.classes is not None:
+            self._classes(self.dataset.labels or ("",) * self.size)
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The model's folder."""
+        return Pipeline.open(self.config.pipeline)
+
+    @property
+    def data(self) -> DatasetConfig:
+        """The training set."""
+        return self.config.data
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """The given weights, in the given order.
+
+        Raises:
+            RetracError: they have changed since they were adopted.
+        """
+        folders = self.config.weights or (self.config.pipeline,)
+        for folder, known in zip(folders, self.record["weights"], strict=True):
+            if fingerprint(self.pipeline.weights(folder)) != known:
+                raise RetracError(
+                    f"the weights in {folder} have changed since {self.path} was made: adopt them "
+                    "again, into another folder"
+                )
+        return [
+            AdoptedCheckpoint(self.config.events * (place + 1), folder, pipeline=self.pipeline)
+            for place, folder in enumerate(folders)
+        ]
+
+    @property
+    def objective(self) -> Objective:
+        """The loss that it is said to be trained with."""
+        process = process_of(self.scheduler)
+        if self.config.weighting == "min-snr":
+            process = process.weighted(min_snr(process, process.prediction))
+        return Objective(process, DISTANCES[self.config.loss], call_of(self.pipeline.family))
+
+    @property
+    def scheduler(self) -> SchedulerMixin:
+        """The pipeline's."""
+        return self.pipeline.scheduler
+
+    @property
+    def identity(self) -> str:
+        """Tells this model, its data and its sampled events from any other."""
+        config = {**self.record["config"], "pipeline": None, "weights": None, "data": None}
+        decided = [self.record[name] for name in ("weights", "dataset", "ledger")]
+        told = json.dumps([config, decided], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    @property
+    def facts(self) -> dict[str, str | int | float]:
+        """What a reader of a report wants to know."""
+        return {
+            "run": self.path.name,
+            "pipeline": self.config.pipeline.name,
+            "network": self.pipeline.family,
+            "events": SAMPLED,
+            "dataset": self.record["dataset"]["name"],
+            "samples": self.size,
+            "image": "×".join(map(str, self.shape[1:])) + f", {self.shape[0]} channels",
+            "dataset fingerprint": self.record["dataset"]["fingerprint"][:16],
+            "checkpoints": len(self.record["weights"]),
+            "epochs trained": self.config.events * len(self.record["weights"]),
+            "loss": f"{self.config.loss} on {self.objective.process.prediction}, weighting "
+            f"{self.config.weighting}",
+            "schedule": f"{type(self.scheduler).__name__}, {self.timesteps} timesteps",
+            "seed": self.config.seed,
+        }
+
+    def shown(self, epoch: int, samples: np.ndarray) -> Shown:
+        """A sampled event of each of some samples."""
+        found = training_inputs(self.dataset, self.ledger, epoch, samples, self.config.flip)
+        labels = self.dataset.labels or ("",) * self.size
+        told = self.conditions([labels[index] for index in samples])
+        return found._replace(seen=Seen(found.seen.clean, told))
+
+    def visit_weights(self, epochs: Sequence[int]) -> np.ndarray:
+        """All events of a checkpoint count alike, and together 1."""
+        return np.full((len(epochs), self.size), 1 / self.config.events)
+
+    @property
+    def example(self) -> Seen:
+        """One sample as the network sees it, of any numbers: for its size."""
+        return Seen(torch.zeros(1, *self.shape), self.conditions([*self._known][:1]))
+
+    def conditions(self, labels: Sequence[str]) -> Conditions:
+        """The classes of images with these labels, of a network that is told them.
+
+        Raises:
+            RetracError: an image without a label, or with one that no sample has.
+        """
+        if self.pipeline.classes is None:
+            return {}
+        return {"class_labels": torch.tensor(self._classes(labels))}
+
+    def generated_labels(self, indices: Sequence[int]) -> tuple[str, ...]:
+        """One class after the other, of a network that is told them."""
+        if self.pipeline.classes is None:
+            return ("",) * len(indices)
+        names = [*self._known]
+        return tuple(names[index % len(names)] for index in indices)
+
+    def _classes(self, labels: Sequence[str]) -> list[int]:
+        """The network's number of each label: its place among all labels in order, as `datasets`
+        numbers folders of images."""
+        there, most = self._known, self.pipeline.classes or 0
+        if len(there) > most:
+            raise RetracError(
+                f"the model in {self.config.pipeline} has {most} classes, but the samples "
+                f"{len(there)} labels"
+            )
+        for label in labels:
+            if label not in there:
+                what = f"the label {label!r}, which no sample has" if label else "no label"
+                raise RetracError(
+                    f"the model in {self.config.pipeline} is told an image's class, and an image "
+                    f"has {what}"
+                )
+        return [there[label] for label in labels]
+
+    @cached_property
+    def _known(self) -> dict[str, int]:
+        names = self.config.classes or sorted({*(self.dataset.labels or ())} - {""})
+        return {name: place for place, name in enumerate(names)}

@@ -1,0 +1,184 @@
+"""A model that was trained elsewhere, asked like any run."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from families import pipeline
+from retrac.data.config import DatasetConfig
+from retrac.diffusion.shown import Seen
+from retrac.errors import RetracError
+from retrac.gradients import oracle
+from retrac.influence.attribute import attribute
+from retrac.influence.config import PlanConfig
+from retrac.influence.plan import Plan
+from retrac.influence.queries import open_queries
+from retrac.training.adopted import AdoptedRun, adopt
+from retrac.training.config import AdoptConfig
+from retrac.training.run import Run, TrainedRun
+
+DIGITS = DatasetConfig(dataset="digits", resolution=8, limit=24)
+PLAN = PlanConfig(3, 2)
+LABELS = 10
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> AdoptedRun:
+    """Two checkpoints, five events of each sample at each. Not to be changed."""
+    folder = tmp_path_factory.mktemp("adopted")
+    last = pipeline(folder / "model")
+    pipeline(folder / "first", seed=1)
+    weights = (folder / "first" / "unet", last)
+    config = AdoptConfig(last, DIGITS, weights, weighting="min-snr", flip=True, events=5)
+    return adopt(config, folder / "run")
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory: pytest.TempPathFactory) -> AdoptedRun:
+    folder = tmp_path_factory.mktemp("conditional")
+    model = pipeline(folder / "model", classes=LABELS, prediction_type="v_prediction")
+    return adopt(AdoptConfig(model, DIGITS, loss="l1", events=2), folder / "run")
+
+
+@pytest.mark.parametrize("which", ["plain", "conditional"])
+@pytest.mark.parametrize("method", ["tracin", "retrac"])
+def test_scores_are_those_of_the_plain_loop(
+    which: str, method: str, request: pytest.FixtureRequest
+) -> None:
+    """Expectations over events: all of a sample's count alike, and every checkpoint counts 1."""
+    run: AdoptedRun = request.getfixturevalue(which)
+    queries = open_queries(run, "train:2")
+    found = attribute(run, queries, (method,), replay="all", plan=PLAN).contributions
+    asked = queries.seen_by(run)
+    for place, checkpoint in enumerate(run.checkpoints):
+        model = checkpoint.load(run.shape)
+        plan = Plan.of(PLAN, 50).at(checkpoint.epoch)
+        directions = []
+        for row in range(2):
+            means = []
+            for t, noises in zip(plan.timesteps, plan.draw(asked.clean[row]), strict=True):
+                same = asked.rows([row]).repeated(len(noises))
+                rows = gradients(run, model, same, t.expand(len(noises)), noises)
+                means.append(rows.mean(0))
+            directions.append(mean_of(means, method))
+        expected = np.zeros((2, 24))
+        for sample in range(24):
+            visits = []
+            for event in range(run.config.events):
+                epoch = place * run.config.events + event
+                visits.append(gradients(run, model, *run.shown(epoch, np.array([sample])))[0])
+            own = mean_of(visits, method)
+            expected[:, sample] = [float(direction @ own) for direction in directions]
+        scores = found.values[0, place]
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def gradients(
+    run: AdoptedRun, model: Any, seen: Seen, timesteps: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
+    found = oracle.per_sample_gradients(
+        model, lambda: run.objective.losses(model, seen, timesteps, noise)
+    )
+    return torch.cat([rows.flatten(1) for rows in found.values()], 1)
+
+
+def mean_of(rows: list[torch.Tensor], method: str) -> torch.Tensor:
+    every = torch.stack(rows)
+    return (every / every.norm(dim=1, keepdim=True) if method == "retrac" else every).mean(0)
+
+
+def test_events_are_the_ledger_s_and_other_ones_at_every_checkpoint(plain: AdoptedRun) -> None:
+    every = np.arange(24)
+    events = plain.ledger.events(7, every, plain.shape)
+    shown = plain.shown(7, every)
+    assert torch.equal(shown.noise, events.noise) and 0 < events.flips.sum() < 24
+    mirrored = torch.tensor(np.flatnonzero(events.flips))
+    images = plain.dataset.tensors(every)
+    assert torch.equal(shown.seen.clean[mirrored], images[mirrored].flip(-1))
+    assert [checkpoint.epoch for checkpoint in plain.checkpoints] == [5, 10]
+    assert plain.visit_weights(range(5)).sum(0).tolist() == pytest.approx([1.0] * 24)
+
+
+def test_classes_are_told_in_alphabetical_order(conditional: AdoptedRun) -> None:
+    shown = conditional.shown(0, np.array([3, 12]))
+    assert conditional.dataset.labels is not None
+    told = [int(conditional.dataset.labels[index]) for index in (3, 12)]
+    assert shown.seen.conditions["class_labels"].tolist() == told
+    made = open_queries(conditional, "generated:12")
+    assert made.labels == tuple(str(number % LABELS) for number in range(12))
+    other = replace(made, labels=tuple(reversed(made.labels)))
+    one, two = (queries.seen_by(conditional).conditions for queries in (made, other))
+    assert not torch.equal(one["class_labels"], two["class_labels"])
+
+
+def test_an_image_without_a_class_is_refused(conditional: AdoptedRun, tmp_path: Path) -> None:
+    with pytest.raises(RetracError, match="has no label"):
+        conditional.seen(np.zeros((1, 1, 8, 8), np.uint8), ("",))
+    with pytest.raises(RetracError, match="'cat', which no sample has"):
+        conditional.seen(np.zeros((1, 1, 8, 8), np.uint8), ("cat",))
+    few = pipeline(tmp_path / "few", classes=3)
+    with pytest.raises(RetracError, match="has 3 classes, but the samples 10 labels"):
+        adopt(AdoptConfig(few, DIGITS), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_is_opened_again_and_no_other_run_is_overwritten(
+    plain: AdoptedRun, tiny_run: TrainedRun
+) -> None:
+    again = Run.open(plain.path)
+    assert isinstance(again, AdoptedRun) and again.identity == plain.identity
+    assert adopt(plain.config, plain.path).identity == plain.identity
+    with pytest.raises(RetracError, match="holds another run"):
+        adopt(replace(plain.config, seed=1), plain.path)
+    with pytest.raises(RetracError, match="holds another run"):
+        adopt(plain.config, tiny_run.path)
+    with pytest.raises(RetracError, match="was adopted"):
+        TrainedRun.open(plain.path)
+
+
+def test_weights_that_change_are_noticed(tmp_path: Path) -> None:
+    model = pipeline(tmp_path / "model")
+    run = adopt(AdoptConfig(model, DIGITS), tmp_path / "run")
+    before = run.identity
+    pipeline(model, seed=1)
+    with pytest.raises(RetracError, match="have changed since"):
+        _ = Run.open(run.path).checkpoints
+    other = adopt(AdoptConfig(model, DIGITS), tmp_path / "other")
+    assert other.identity != before
+
+
+def test_any_scheduler_of_a_diffusion_will_do(tmp_path: Path) -> None:
+    model = pipeline(tmp_path / "model", scheduler=DDIMScheduler(20, prediction_type="sample"))
+    run = adopt(AdoptConfig(model, DIGITS), tmp_path / "run")
+    assert run.timesteps == 20 and run.objective.process.prediction == "x0"
+
+
+def test_what_cannot_be_adopted_is_refused(tmp_path: Path) -> None:
+    def refused(folder: Path, **changes: Any) -> str:
+        with pytest.raises(RetracError) as caught:
+            adopt(AdoptConfig(folder, DIGITS, **changes), tmp_path / "run")
+        return str(caught.value)
+
+    model = pipeline(tmp_path / "model")
+    assert "no model_index.json" in refused(tmp_path / "nowhere")
+    assert "holds no weights" in refused(model, weights=(tmp_path,))
+    assert "is for 3 channels" in refused(pipeline(tmp_path / "colour", channels=3))
+    config = model / "unet" / "config.json"
+    text = config.read_text()
+    config.write_text(text.replace("UNet2DModel", "DiTTransformer2DModel"))
+    assert "not how its samples are encoded" in refused(model)
+    config.write_text(text.replace("UNet2DModel", "Elsewhere"))
+    assert "pipelines of Elsewhere cannot be adopted" in refused(model)
+    config.write_text(text)
+    schedule = model / "scheduler" / "scheduler_config.json"
+    schedule.write_text(json.dumps({**json.loads(schedule.read_text()), "_class_name": "os"}))
+    assert "names no scheduler of diffusers: os" in refused(model)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(RetracError, match="--events must be at least 1"):
+        AdoptConfig(model, DIGITS, events=0)

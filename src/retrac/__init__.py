@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retrac.data.config import DatasetConfig
     from retrac.errors import RetracError
     from retrac.influence.attribute import attribute
     from retrac.influence.attribution import Attribution
@@ -18,16 +19,19 @@ if TYPE_CHECKING:
     from retrac.influence.self_influence import self_influence
     from retrac.influence.until import Until, attribute_until
     from retrac.report.page import write_report
-    from retrac.training.config import TrainConfig
+    from retrac.training.adopted import adopt
+    from retrac.training.config import AdoptConfig, TrainConfig
     from retrac.training.generation import generate_images
     from retrac.training.ledger import Events, Ledger
     from retrac.training.loop import train
     from retrac.training.run import Run
 
 _HOMES = {
+    "AdoptConfig": "retrac.training.config",
     "AttributeConfig": "retrac.influence.config",
     "Attribution": "retrac.influence.attribution",
     "ComputeConfig": "retrac.influence.config",
+    "DatasetConfig": "retrac.data.config",
     "Events": "retrac.training.ledger",
     "Ledger": "retrac.training.ledger",
     "PlanConfig": "retrac.influence.config",
@@ -36,6 +40,7 @@ _HOMES = {
     "Run": "retrac.training.run",
     "TrainConfig": "retrac.training.config",
     "Until": "retrac.influence.until",
+    "adopt": "retrac.training.adopted",
     "attribute": "retrac.influence.attribute",
     "attribute_until": "retrac.influence.until",
     "generate_images": "retrac.training.generation",
@@ -47,9 +52,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdoptConfig",
     "AttributeConfig",
     "Attribution",
     "ComputeConfig",
+    "DatasetConfig",
     "Events",
     "Ledger",
     "PlanConfig",
@@ -58,6 +65,7 @@ __all__ = [
     "Run",
     "TrainConfig",
     "Until",
+    "adopt",
     "attribute",
     "attribute_until",
     "generate_images",

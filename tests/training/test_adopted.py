@@ -182,3 +182,19 @@ def test_what_cannot_be_adopted_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     with pytest.raises(RetracError, match="--events must be at least 1"):
         AdoptConfig(model, DIGITS, events=0)
+    with pytest.raises(RetracError, match="as many as --weights, 1, not 2"):
+        AdoptConfig(model, DIGITS, epochs=(1, 2))
+    with pytest.raises(RetracError, match="must rise from at least 1"):
+        AdoptConfig(model, DIGITS, (model, model), epochs=(2, 2))
+
+
+def test_events_that_a_ledger_drew_are_those_of_the_epochs_between_checkpoints(
+    plain: AdoptedRun, tmp_path: Path
+) -> None:
+    run = adopt(replace(plain.config, epochs=(3, 7)), tmp_path / "run")
+    found = attribute(run, "train:1", replay="all", plan=PLAN)
+    timesteps = found.dataset["train_timestep"].values
+    for place, epochs in enumerate((range(3), range(3, 7))):
+        expected = [run.ledger.events(epoch, range(24), run.shape).timesteps for epoch in epochs]
+        assert (np.stack(expected) == timesteps[place, :, : len(epochs)].T).all()
+    assert found.dataset["train_weight"].values.tolist() == [[3.0] * 24, [4.0] * 24]

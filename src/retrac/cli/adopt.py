@@ -12,8 +12,10 @@ from retrac.training.config import AdoptConfig
 class Adopt:
     """Take in a model that was trained elsewhere, to be asked like any run.
 
-    Nobody recorded the events of its training: some are sampled in their place, and scores are
-    expectations over events, not a replay. Nothing is copied; the folders must stay where they are.
+    If its training asked a `retrac.Ledger` for timesteps and noise, say after how many epochs its
+    weights were saved, and its events are replayed. If nobody knows them, some are sampled in their
+    place, and scores are expectations over events, not a replay. Nothing is copied; the folders
+    must stay where they are.
     """
 
     output: Path
@@ -27,5 +29,5 @@ class Adopt:
         run = adopt(self.config, self.output)
         print(
             f"{run.path}: {run.pipeline.family}, {len(run.checkpoints)} checkpoints, {run.size} "
-            f"samples; events are sampled, {self.config.events} of each"
+            f"samples; events: {run.facts['events']}"
         )

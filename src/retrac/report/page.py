@@ -77,7 +77,7 @@ def render(attribution: Attribution, k: int, sections: Sequence[Section] = ()) -
             "alt": f"Gradient norm against timestep. {figures.norm_finding(attribution)}.",
         },
         parts=evaluation.parts(sections),
-        sampled="events" in run,
+        sampled=str(run.get("events", "")).startswith("sampled"),
         run=wording.facts(run),
         settings=wording.facts(config),
     )

@@ -1,4 +1,5 @@
-"""A model that somebody else trained: its events are not known, and are sampled instead."""
+"""A model that was trained elsewhere: in a loop that asked a ledger for its events, which are then
+replayed, or in one whose events nobody knows, and some are sampled."""
 
 import hashlib
 import json
@@ -32,6 +33,7 @@ from retrac.training.run import RUN, Checkpoint, Run
 
 ADOPTED = "adopted"
 SAMPLED = "sampled, not those of training: scores are expectations over events, not a replay"
+REPLAYED = "those of the training, drawn by a ledger"
 
 
 def adopt(config: AdoptConfig, output: str | Path) -> "AdoptedRun":
@@ -110,7 +112,10 @@ class AdoptedCheckpoint(Checkpoint):
 
 @dataclass(frozen=True)
 class AdoptedRun(Run):
-    """A run of `retrac adopt`: of each sample some events are sampled for every checkpoint.
+    """A run of `retrac adopt`.
+
+    Its events are those of a ledger that training asked, or sampled ones, others for every
+    checkpoint.
 
     Attributes:
         config: the model, its data and its loss.
@@ -163,8 +168,8 @@ class AdoptedRun(Run):
                     "again, into another folder"
                 )
         return [
-            AdoptedCheckpoint(self.config.events * (place + 1), folder, pipeline=self.pipeline)
-            for place, folder in enumerate(folders)
+            AdoptedCheckpoint(epoch, folder, pipeline=self.pipeline)
+            for epoch, folder in zip(self._epochs, folders, strict=True)
         ]
 
     @property
@@ -195,13 +200,13 @@ class AdoptedRun(Run):
             "run": self.path.name,
             "pipeline": self.config.pipeline.name,
             "network": self.pipeline.family,
-            "events": SAMPLED,
+            "events": REPLAYED if self.config.epochs else SAMPLED,
             "dataset": self.record["dataset"]["name"],
             "samples": self.size,
             "image": "×".join(map(str, self.shape[1:])) + f", {self.shape[0]} channels",
             "dataset fingerprint": self.record["dataset"]["fingerprint"][:16],
             "checkpoints": len(self.record["weights"]),
-            "epochs trained": self.config.events * len(self.record["weights"]),
+            "epochs trained": self._epochs[-1],
             "loss": f"{self.config.loss} on {self.objective.process.prediction}, weighting "
             f"{self.config.weighting}",
             "schedule": f"{type(self.scheduler).__name__}, {self.timesteps} timesteps",
@@ -209,15 +214,16 @@ class AdoptedRun(Run):
         }
 
     def shown(self, epoch: int, samples: np.ndarray) -> Shown:
-        """A sampled event of each of some samples."""
+        """What an event of each of some samples shows the network."""
         found = training_inputs(self.dataset, self.ledger, epoch, samples, self.config.flip)
         labels = self.dataset.labels or ("",) * self.size
         told = self.conditions([labels[index] for index in samples])
         return found._replace(seen=Seen(found.seen.clean, told))
 
     def visit_weights(self, epochs: Sequence[int]) -> np.ndarray:
-        """All events of a checkpoint count alike, and together 1."""
-        return np.full((len(epochs), self.size), 1 / self.config.events)
+        """All events count alike: each 1, or where they are sampled all of a checkpoint 1."""
+        each = 1.0 if self.config.epochs else 1 / self.config.events
+        return np.full((len(epochs), self.size), each)
 
     @property
     def example(self) -> Seen:
@@ -240,6 +246,11 @@ class AdoptedRun(Run):
             return ("",) * len(indices)
         names = [*self._known]
         return tuple(names[index % len(names)] for index in indices)
+
+    @property
+    def _epochs(self) -> tuple[int, ...]:
+        sampled = (self.config.events * (place + 1) for place in range(len(self.record["weights"])))
+        return self.config.epochs or tuple(sampled)
 
     def _classes(self, labels: Sequence[str]) -> list[int]:
         """The network's number of each label: its place among all labels in order, as `datasets`

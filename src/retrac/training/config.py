@@ -188,10 +188,13 @@ class AdoptConfig:
     """Whether training mirrored images at random."""
     classes: tuple[str, ...] = ()
     """Of a class-conditional model: the labels by class number. Default: in alphabetical order."""
+    epochs: tuple[int, ...] = ()
+    """Whole epochs before each of the weights, of a training whose events a `retrac.Ledger` of this
+    --seed drew: they are replayed. Default: events are sampled."""
     events: int = 64
-    """Events that are sampled for each sample; `--replay all` takes all of them."""
+    """Events that are sampled for each sample and checkpoint; `--replay all` takes all of them."""
     seed: int = 0
-    """Decides which these are."""
+    """Of the ledger: decides every event."""
 
     def __post_init__(self) -> None:
         _refuse_unknown_choices(self)
@@ -200,6 +203,13 @@ class AdoptConfig:
                 f"--events must be at least 1 and --seed at least 0, not {self.events} and "
                 f"{self.seed}"
             )
+        if self.epochs and len(self.epochs) != max(1, len(self.weights)):
+            raise RetracError(
+                f"--epochs must be as many as --weights, {max(1, len(self.weights))}, not "
+                f"{len(self.epochs)}"
+            )
+        if any(b <= a for a, b in zip((0, *self.epochs), self.epochs, strict=False)):
+            raise RetracError(f"--epochs must rise from at least 1, not {self.epochs}")
 
     def located(self) -> "AdoptConfig":
         """The same by absolute paths, to be found from another working directory."""

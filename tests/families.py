@@ -6,8 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
+    DiTPipeline,
     DiTTransformer2DModel,
     FluxTransformer2DModel,
     SD3Transformer2DModel,
@@ -93,6 +96,28 @@ def pipeline(folder: Path, classes: int | None = None, seed: int = 0, **changes:
             parameter.add_(0.05 * torch.randn_like(parameter))
     scheduler = changes.pop("scheduler", None) or DDPMScheduler(50, **changes)
     DDPMPipeline(network, scheduler).save_pretrained(folder)
+    return folder
+
+
+def latent_pipeline(folder: Path) -> Path:
+    """A DiT on latents `[4, 8, 8]` of grey images of 16×16, as diffusers saves it."""
+    torch.manual_seed(0)
+    network, _ = _dit()
+    encoder = AutoencoderKL(
+        in_channels=1,
+        out_channels=1,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(4, 8),
+        latent_channels=4,
+        norm_num_groups=2,
+        scaling_factor=0.5,
+        shift_factor=0.1,
+    )
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    DiTPipeline(network, encoder, DDIMScheduler(50, clip_sample=False)).save_pretrained(folder)
     return folder
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from safetensors.torch import load_file, save_file
 
-from families import pipeline
+from families import latent_pipeline, pipeline
 from retrac.data.config import DatasetConfig
+from retrac.diffusion.model import load_network
 from retrac.diffusion.shown import Seen
 from retrac.errors import RetracError
 from retrac.gradients import oracle
@@ -46,7 +48,21 @@ def conditional(tmp_path_factory: pytest.TempPathFactory) -> AdoptedRun:
     return adopt(AdoptConfig(model, DIGITS, loss="l1", events=2), folder / "run")
 
 
-@pytest.mark.parametrize("which", ["plain", "conditional"])
+@pytest.fixture(scope="module")
+def latent(tmp_path_factory: pytest.TempPathFactory) -> AdoptedRun:
+    """A DiT, of which training has dropped classes, mirrored images and drawn latents."""
+    folder = tmp_path_factory.mktemp("latent")
+    config = AdoptConfig(
+        latent_pipeline(folder / "model"),
+        replace(DIGITS, resolution=16),
+        flip=True,
+        drop=0.5,
+        events=2,
+    )
+    return adopt(config, folder / "run")
+
+
+@pytest.mark.parametrize("which", ["plain", "conditional", "latent"])
 @pytest.mark.parametrize("method", ["tracin", "retrac"])
 def test_scores_are_those_of_the_plain_loop(
     which: str, method: str, request: pytest.FixtureRequest
@@ -117,6 +133,57 @@ def test_classes_are_told_in_alphabetical_order(conditional: AdoptedRun) -> None
     assert not torch.equal(one["class_labels"], two["class_labels"])
 
 
+def test_latents_are_drawn_anew_at_every_event(latent: AdoptedRun) -> None:
+    encoder = load_network(latent.config.pipeline / "vae", "AutoencoderKL")
+    samples = np.array([3, 17, 5, 9])
+    for epoch in (0, 1):
+        events = latent.ledger.events(epoch, samples, (4, 8, 8))
+        images = latent.dataset.tensors(samples)
+        images = torch.where(events.flips.view(-1, 1, 1, 1), images.flip(-1), images)
+        with torch.no_grad():
+            found = encoder.encode(images).latent_dist
+        luck = latent.ledger.posterior(epoch, samples, (4, 8, 8))
+        expected = 0.5 * (found.mean + found.std * luck - 0.1)
+        shown = latent.shown(epoch, samples)
+        torch.testing.assert_close(shown.seen.clean, expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(shown.noise, events.noise) and shown.noise.shape == (4, 4, 8, 8)
+    assert not torch.equal(luck, latent.ledger.posterior(0, samples, (4, 8, 8)))
+    queries = open_queries(latent, "train:1")
+    with torch.no_grad():
+        mean = encoder.encode(latent.dataset.tensors([0])).latent_dist.mean
+    torch.testing.assert_close(queries.seen_by(latent).clean, 0.5 * (mean - 0.1))
+
+
+def test_dropped_classes_are_those_of_the_ledger_and_queries_keep_theirs(
+    latent: AdoptedRun,
+) -> None:
+    every = np.arange(24)
+    dropped = latent.ledger.dropped(1, every, 0.5)
+    told = latent.shown(1, every).seen.conditions["class_labels"]
+    assert 4 < dropped.sum() < 20 and ((told == LABELS) == dropped).all()
+    queries = open_queries(latent, "train:8").seen_by(latent)
+    assert (queries.conditions["class_labels"] < LABELS).all()
+
+
+def test_generated_latents_become_images(latent: AdoptedRun) -> None:
+    made = open_queries(latent, "generated:2")
+    assert made.images.shape == (2, 1, 16, 16) and made.labels == ("0", "1")
+    assert (made.images[0] != made.images[1]).any()
+
+
+def test_an_encoder_that_changes_is_noticed(latent: AdoptedRun, tmp_path: Path) -> None:
+    model = latent_pipeline(tmp_path / "model")
+    run = adopt(replace(latent.config, pipeline=model), tmp_path / "run")
+    load_network(model / "vae", "AutoencoderKL").save_pretrained(model / "vae")
+    assert run.checkpoints
+    file = model / "vae" / "diffusion_pytorch_model.safetensors"
+    changed = load_file(file)
+    first = next(iter(changed))
+    save_file({**changed, first: changed[first] + 1}, file)
+    with pytest.raises(RetracError, match="the encoder of"):
+        _ = run.checkpoints
+
+
 def test_an_image_without_a_class_is_refused(conditional: AdoptedRun, tmp_path: Path) -> None:
     with pytest.raises(RetracError, match="has no label"):
         conditional.seen(np.zeros((1, 1, 8, 8), np.uint8), ("",))
@@ -171,11 +238,13 @@ def test_what_cannot_be_adopted_is_refused(tmp_path: Path) -> None:
     assert "is for 3 channels" in refused(pipeline(tmp_path / "colour", channels=3))
     config = model / "unet" / "config.json"
     text = config.read_text()
-    config.write_text(text.replace("UNet2DModel", "DiTTransformer2DModel"))
-    assert "not how its samples are encoded" in refused(model)
+    config.write_text(text.replace("UNet2DModel", "UNet2DConditionModel"))
+    assert "not how its text is embedded" in refused(model)
     config.write_text(text.replace("UNet2DModel", "Elsewhere"))
     assert "pipelines of Elsewhere cannot be adopted" in refused(model)
     config.write_text(text)
+    assert "no class that stands for none" in refused(model, drop=0.1)
+    assert "sees 8x8, but these images give 4x4" in refused(latent_pipeline(tmp_path / "latent"))
     schedule = model / "scheduler" / "scheduler_config.json"
     schedule.write_text(json.dumps({**json.loads(schedule.read_text()), "_class_name": "os"}))
     assert "names no scheduler of diffusers: os" in refused(model)

@@ -192,3 +192,26 @@ def test_epochs_below_zero_are_refused() -> None:
         Ledger(0, 5).events(-1, [0], SHAPE)
     with pytest.raises(IndexError, match="counted from 0"):
         Ledger(0, 5).order(-1)
+
+
+def test_latents_and_dropped_conditions_have_luck_of_their_own() -> None:
+    ledger = Ledger(3, 50, 10)
+    every = np.arange(50)
+    luck = ledger.posterior(2, every, (2, 3))
+    assert torch.equal(luck[[4, 9]], ledger.posterior(2, torch.tensor([4, 9]), (2, 3)))
+    noise = ledger.events(2, every, (2, 3)).noise
+    for other in (
+        noise,
+        ledger.posterior(1, every, (2, 3)),
+        Ledger(4, 50).posterior(2, every, (2, 3)),
+    ):
+        assert (
+            abs(float(torch.corrcoef(torch.stack((luck.flatten(), other.flatten())))[0, 1])) < 0.3
+        )
+    assert not ledger.dropped(2, every, 0.0).any() and ledger.dropped(2, every, 1.0).all()
+    some, more = ledger.dropped(2, every, 0.2), ledger.dropped(2, every, 0.6)
+    assert 3 < some.sum() < 20 < more.sum() < 40 and (some <= more).all()
+    with pytest.raises(IndexError, match="50"):
+        ledger.posterior(0, [50], (1,))
+    with pytest.raises(IndexError, match="50"):
+        ledger.dropped(0, [50], 0.5)

@@ -10,7 +10,7 @@ from retrac.errors import RetracError
 
 Conditions = Mapping[str, Tensor]
 Call = Callable[[Any, Tensor, Tensor, Conditions], Tensor]
-"""`(network, noisy [B, …], told [B], conditions) -> prediction [B, …]`."""
+"""`(network, noisy [B, …], told [B] or one for all, conditions) -> prediction [B, …]`."""
 
 ADDED = ("text_embeds", "time_ids")
 """Conditions that a network takes in a dictionary of their own (Stable Diffusion XL)."""
@@ -32,13 +32,13 @@ def conditional_unet(model: Any, noisy: Tensor, told: Tensor, conditions: Condit
 def dit(model: Any, noisy: Tensor, told: Tensor, conditions: Conditions) -> Tensor:
     """`DiTTransformer2DModel`; conditions: `class_labels [B]`. Variances that it predicts beside
     the noise are not looked at, as in the simple loss."""
-    prediction: Tensor = model(noisy, timestep=told, **conditions).sample
+    prediction: Tensor = model(noisy, timestep=told.expand(len(noisy)), **conditions).sample
     return prediction[:, : noisy.shape[1]]
 
 
 def sd3(model: Any, noisy: Tensor, told: Tensor, conditions: Conditions) -> Tensor:
     """`SD3Transformer2DModel`; conditions: `encoder_hidden_states`, `pooled_projections`."""
-    return model(hidden_states=noisy, timestep=told, **conditions).sample
+    return model(hidden_states=noisy, timestep=told.expand(len(noisy)), **conditions).sample
 
 
 def flux(model: Any, noisy: Tensor, told: Tensor, conditions: Conditions) -> Tensor:
@@ -48,7 +48,7 @@ def flux(model: Any, noisy: Tensor, told: Tensor, conditions: Conditions) -> Ten
     text = conditions["encoder_hidden_states"]
     prediction = model(
         hidden_states=packed(noisy),
-        timestep=told / 1000,  # told as the other families are, in thousandths
+        timestep=told.expand(len(noisy)) / 1000,  # told as the other families are, in thousandths
         img_ids=places(noisy),
         txt_ids=text.new_zeros(text.shape[1], 3),
         **conditions,

@@ -15,8 +15,9 @@ from retrac.errors import RetracError
 from retrac.files import read_json
 
 NETWORKS = ("unet", "transformer")
-SUPPORTED = ("UNet2DModel",)
-"""Families whose samples are the pixels themselves."""
+ENCODERS = ("vae", "vqvae")
+SUPPORTED = ("UNet2DModel", "DiTTransformer2DModel")
+"""Families that need no text."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Pipeline:
         config = read_json(path / part / "config.json")
         family = str(config.get("_class_name"))
         if family not in SUPPORTED:
-            known = "its network is known, but not how its samples are encoded"
+            known = "its network is known, but not how its text is embedded"
             raise RetracError(
                 f"pipelines of {family} cannot be adopted yet"
                 f"{f' ({known})' if family in CALLS else ''}: {', '.join(SUPPORTED)} can"
@@ -81,8 +82,32 @@ class Pipeline:
     @property
     def classes(self) -> int | None:
         """How many classes the network is told apart; None if it is told none."""
-        count = self.config.get("num_class_embeds")
+        of_dit = self.family == "DiTTransformer2DModel"
+        count = self.config.get("num_embeds_ada_norm" if of_dit else "num_class_embeds")
         return None if count is None else int(count)
+
+    @property
+    def no_class(self) -> int | None:
+        """The class that stands for none, of a network that has one."""
+        return self.classes if self.family == "DiTTransformer2DModel" else None
+
+    @property
+    def encoder(self) -> Path | None:
+        """The folder of what encodes images; None where the network sees pixels.
+
+        Raises:
+            RetracError: it is of a class that is not known here.
+        """
+        index = read_json(self.path / "model_index.json")
+        name = next((name for name in ENCODERS if name in index), None)
+        if name is None:
+            return None
+        kind = read_json(self.path / name / "config.json").get("_class_name")
+        if kind != "AutoencoderKL":
+            raise RetracError(
+                f"images of {self.path} are encoded by {kind}: only AutoencoderKL is known"
+            )
+        return self.path / name
 
     def weights(self, folder: Path) -> Path:
         """The file of a network's weights, in this pipeline or in what a training script saved.
@@ -90,15 +115,8 @@ class Pipeline:
         Raises:
             RetracError: there is none.
         """
-        places = [folder / self.part, folder]
-        for place in places:
-            found = sorted(place.glob("diffusion_pytorch_model*.safetensors"))
-            if found:
-                return found[0]
-        raise RetracError(
-            f"{folder} holds no weights: there is no diffusion_pytorch_model.safetensors in it or "
-            f"in its folder {self.part!r}"
-        )
+        inner = folder / self.part
+        return weights_in(inner if inner.is_dir() else folder)
 
     def load(self, folder: Path) -> Any:
         """The network with the weights in a folder.
@@ -107,6 +125,19 @@ class Pipeline:
             RetracError: absent or damaged.
         """
         return load_network(self.weights(folder).parent, self.family)
+
+
+def weights_in(folder: Path) -> Path:
+    """The file of weights in a folder.
+
+    Raises:
+        RetracError: there is none, or it is in pieces.
+    """
+    found = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
+    if len(found) != 1:
+        what = "no weights" if not found else f"weights in {len(found)} pieces"
+        raise RetracError(f"{folder} holds {what}: give one diffusion_pytorch_model.safetensors")
+    return found[0]
 
 
 def fingerprint(file: Path) -> str:

@@ -208,9 +208,7 @@ class Removing:
         )
         drawn = 0.0
         if passes:
-            drawn = seconds_of(
-                lambda: generate(network, run.scheduler, run.shape, range(1), 0, 1, shown=False)
-            )
+            drawn = seconds_of(lambda: generate(network, run.making, range(1), 0, 1, shown=False))
         seconds = len(missing) * one.seconds + asked * looked + passes * drawn
         return replace(one, seconds=seconds)  # each model goes before the next comes
 

@@ -196,12 +196,10 @@ def _joined(parts: Sequence[Queries]) -> Queries:
 def _generate(run: Run, seed: int, indices: Sequence[int]) -> np.ndarray:
     return generate(
         run.checkpoints[-1].load_for_generation(run.shape).to(choose_device()),
-        run.scheduler,
-        run.shape,
+        run.making,
         indices,
         seed=seed,
         steps=generation_steps(run),
-        conditions=run.generated_conditions,
     )
 
 

@@ -13,23 +13,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import SchedulerMixin
 from torch import nn
 
 from retrac.data.config import DatasetConfig
 from retrac.data.open import open_dataset
 from retrac.diffusion.calls import Conditions, call_of
 from retrac.diffusion.loss import DISTANCES, Objective
-from retrac.diffusion.pipelines import Pipeline, fingerprint
+from retrac.diffusion.model import load_network
+from retrac.diffusion.pipelines import Pipeline, fingerprint, weights_in
 from retrac.diffusion.process import min_snr
+from retrac.diffusion.sampling import Making
 from retrac.diffusion.schedule import process_of
 from retrac.diffusion.shown import Seen, Shown
 from retrac.errors import RetracError
 from retrac.files import read_json, write_json
 from retrac.training.config import AdoptConfig
-from retrac.training.inputs import training_inputs
 from retrac.training.ledger import Ledger
 from retrac.training.run import RUN, Checkpoint, Run
+from retrac.training.sources import Latents, Pixels, Source
 
 ADOPTED = "adopted"
 SAMPLED = "sampled, not those of training: scores are expectations over events, not a replay"
@@ -57,6 +58,7 @@ def adopt(config: AdoptConfig, output: str | Path) -> "AdoptedRun":
         "kind": ADOPTED,
         "config": config.to_json(),
         "weights": [fingerprint(pipeline.weights(folder)) for folder in weights],
+        "encoder": _of_encoder(pipeline),
         "dataset": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
@@ -134,11 +136,24 @@ class AdoptedRun(Run):
         Raises:
             RetracError: other channels, classes that samples lack, or more than it has.
         """
-        channels = self.pipeline.config.get("in_channels")
+        pipeline, folder = self.pipeline, self.pipeline.encoder
+        of_images = pipeline.config if folder is None else read_json(folder / "config.json")
+        channels = of_images.get("in_channels")
         if channels != self.shape[0]:
             raise RetracError(
                 f"the model in {self.config.pipeline} is for {channels} channels, but the images "
                 f"have {self.shape[0]}"
+            )
+        size, seen = pipeline.config.get("sample_size"), self.source.shape
+        if pipeline.family == "DiTTransformer2DModel" and seen[1:] != (size, size):
+            raise RetracError(
+                f"the model in {self.config.pipeline} sees {size}x{size}, but these images give "
+                f"{seen[1]}x{seen[2]}: give another --resolution"
+            )
+        if self.config.drop and pipeline.no_class is None:
+            raise RetracError(
+                f"--drop {self.config.drop:g}: the model in {self.config.pipeline} has no class "
+                "that stands for none"
             )
         if self.pipeline.classes is not None:
             self._classes(self.dataset.labels or ("",) * self.size)
@@ -167,6 +182,11 @@ class AdoptedRun(Run):
                     f"the weights in {folder} have changed since {self.path} was made: adopt them "
                     "again, into another folder"
                 )
+        if _of_encoder(self.pipeline) != self.record["encoder"]:
+            raise RetracError(
+                f"the encoder of {self.config.pipeline} has changed since {self.path} was made: "
+                "adopt it again, into another folder"
+            )
         return [
             AdoptedCheckpoint(epoch, folder, pipeline=self.pipeline)
             for epoch, folder in zip(self._epochs, folders, strict=True)
@@ -175,21 +195,36 @@ class AdoptedRun(Run):
     @property
     def objective(self) -> Objective:
         """The loss that it is said to be trained with."""
-        process = process_of(self.scheduler)
+        process = process_of(self.pipeline.scheduler)
         if self.config.weighting == "min-snr":
             process = process.weighted(min_snr(process, process.prediction))
         return Objective(process, DISTANCES[self.config.loss], call_of(self.pipeline.family))
 
     @property
-    def scheduler(self) -> SchedulerMixin:
-        """The pipeline's."""
-        return self.pipeline.scheduler
+    def making(self) -> Making:
+        """How it generates, without guidance."""
+        return Making(
+            self.pipeline.scheduler,
+            self.source.shape,
+            call_of(self.pipeline.family),
+            lambda indices: self.conditions(self.generated_labels(indices)),
+            self.source.decode,
+        )
+
+    @cached_property
+    def source(self) -> Source:
+        """What the network sees of the samples."""
+        folder = self.pipeline.encoder
+        if folder is None:
+            return Pixels(self.dataset)
+        config = read_json(folder / "config.json")
+        return Latents(self.dataset, lambda: load_network(folder, "AutoencoderKL"), config)
 
     @property
     def identity(self) -> str:
         """Tells this model, its data and its sampled events from any other."""
         config = {**self.record["config"], "pipeline": None, "weights": None, "data": None}
-        decided = [self.record[name] for name in ("weights", "dataset", "ledger")]
+        decided = [self.record[name] for name in ("weights", "encoder", "dataset", "ledger")]
         told = json.dumps([config, decided], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
@@ -209,16 +244,31 @@ class AdoptedRun(Run):
             "epochs trained": self._epochs[-1],
             "loss": f"{self.config.loss} on {self.objective.process.prediction}, weighting "
             f"{self.config.weighting}",
-            "schedule": f"{type(self.scheduler).__name__}, {self.timesteps} timesteps",
+            "schedule": f"{type(self.pipeline.scheduler).__name__}, {self.timesteps} timesteps",
             "seed": self.config.seed,
         }
 
     def shown(self, epoch: int, samples: np.ndarray) -> Shown:
         """What an event of each of some samples shows the network."""
-        found = training_inputs(self.dataset, self.ledger, epoch, samples, self.config.flip)
+        ledger, source = self.ledger, self.source
+        events = ledger.events(epoch, samples, source.shape)
+        mirrored = events.flips.tolist() if self.config.flip else [False] * len(samples)
         labels = self.dataset.labels or ("",) * self.size
-        told = self.conditions([labels[index] for index in samples])
-        return found._replace(seen=Seen(found.seen.clean, told))
+        conditions = dict(self.conditions([labels[index] for index in samples]))
+        if (nothing := self.pipeline.no_class) is not None and self.config.drop:
+            dropped = ledger.dropped(epoch, samples, self.config.drop)
+            conditions["class_labels"] = conditions["class_labels"].masked_fill(dropped, nothing)
+        clean = source.clean(ledger, epoch, samples, mirrored)
+        return Shown(Seen(clean, conditions), events.timesteps, events.noise)
+
+    def seen(self, images: np.ndarray, labels: Sequence[str]) -> Seen:
+        """Images as the network sees them; of latents the means.
+
+        Raises:
+            RetracError: as `conditions`.
+        """
+        pixels = super().seen(images, labels)
+        return Seen(self.source.of(pixels.clean), pixels.conditions)
 
     def visit_weights(self, epochs: Sequence[int]) -> np.ndarray:
         """All events count alike: each 1, or where they are sampled all of a checkpoint 1."""
@@ -228,7 +278,7 @@ class AdoptedRun(Run):
     @property
     def example(self) -> Seen:
         """One sample as the network sees it, of any numbers: for its size."""
-        return Seen(torch.zeros(1, *self.shape), self.conditions([*self._known][:1]))
+        return Seen(torch.zeros(1, *self.source.shape), self.conditions([*self._known][:1]))
 
     def conditions(self, labels: Sequence[str]) -> Conditions:
         """The classes of images with these labels, of a network that is told them.
@@ -274,3 +324,9 @@ class AdoptedRun(Run):
     def _known(self) -> dict[str, int]:
         names = self.config.classes or sorted({*(self.dataset.labels or ())} - {""})
         return {name: place for place, name in enumerate(names)}
+
+
+def _of_encoder(pipeline: Pipeline) -> str:
+    """The fingerprint of what encodes a pipeline's images; empty where nothing does."""
+    folder = pipeline.encoder
+    return "" if folder is None else fingerprint(weights_in(folder))

@@ -186,6 +186,8 @@ class AdoptConfig:
     """How losses counted by timestep; min-snr with a γ of 5."""
     flip: bool = False
     """Whether training mirrored images at random."""
+    drop: float = 0.0
+    """How often training dropped the class, such as 0.1 of a DiT."""
     classes: tuple[str, ...] = ()
     """Of a class-conditional model: the labels by class number. Default: in alphabetical order."""
     epochs: tuple[int, ...] = ()
@@ -203,6 +205,8 @@ class AdoptConfig:
                 f"--events must be at least 1 and --seed at least 0, not {self.events} and "
                 f"{self.seed}"
             )
+        if not 0 <= self.drop < 1:
+            raise RetracError(f"--drop must be at least 0 and below 1, not {self.drop}")
         if self.epochs and len(self.epochs) != max(1, len(self.weights)):
             raise RetracError(
                 f"--epochs must be as many as --weights, {max(1, len(self.weights))}, not "

@@ -8,7 +8,7 @@ import numpy as np
 
 from retrac.data.dataset import ImageDataset
 from retrac.diffusion.device import choose_device
-from retrac.diffusion.sampling import BATCH, generate
+from retrac.diffusion.sampling import BATCH, Making, generate
 from retrac.estimate import PASSES, Estimate, folder_bytes, peak_bytes, scratch, seconds_of
 from retrac.gradients.weighting import WEIGHTINGS
 from retrac.training.config import TrainConfig
@@ -162,10 +162,7 @@ def estimate_generation(
         return None
     place = choose_device(device)
     model = checkpoint.load_for_generation(run.shape).to(place)
-    told = run.generated_conditions
-    seconds = seconds_of(
-        lambda: generate(model, run.scheduler, run.shape, range(1), seed, 1, eta, False, told)
-    )
+    seconds = seconds_of(lambda: generate(model, run.making, range(1), seed, 1, eta, shown=False))
     pixels = count * math.prod(run.shape)
     return Estimate(passes * seconds, peak_bytes(place.type) + pixels, 2 * pixels)
 
@@ -253,8 +250,7 @@ def _sampling_seconds(training: Training) -> float:
     return seconds_of(
         lambda: generate(
             training.network,
-            training.scheduler,
-            training.dataset.shape,
+            Making(training.scheduler, training.dataset.shape),
             range(1),
             seed=0,
             steps=1,

@@ -45,13 +45,11 @@ def generate_images(
     checkpoint = choose_checkpoints(run, () if epoch is None else (epoch,))[-1]
     images = generate(
         checkpoint.load_for_generation(run.shape).to(choose_device(device)),
-        run.scheduler,
-        run.shape,
+        run.making,
         range(count),
         seed,
         steps,
         eta,
-        conditions=run.generated_conditions,
     )
     for index, image in enumerate(images):
         with write_whole(folder / f"{index:04d}.png") as temporary:

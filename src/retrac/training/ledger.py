@@ -11,6 +11,8 @@ from torch import Tensor
 
 ORDER = np.iinfo(np.uint64).max
 """Takes a sample index's place in the counter when an epoch's order is drawn."""
+POSTERIOR = 1
+"""Kind of stream, beside an event's own."""
 
 
 class Events(NamedTuple):
@@ -66,8 +68,7 @@ class Ledger:
         flips = np.empty(len(chosen), bool)
         noise = np.empty((len(chosen), *shape), np.float32)
         for row, index in enumerate(chosen):
-            if not 0 <= index < self.size:
-                raise IndexError(f"sample {index} is not in a training set of {self.size}")
+            self._refuse_unknown(index)
             stream = self._stream(epoch, index)
             # Always four, so that what is added later moves nothing that is drawn today.
             moment, flip, _, _ = stream.random(4)
@@ -75,6 +76,37 @@ class Ledger:
             flips[row] = flip < 0.5
             stream.standard_normal(out=noise[row], dtype=np.float32)
         return Events(*map(torch.from_numpy, (timesteps, noise, flips)))
+
+    def posterior(
+        self, epoch: int, indices: Sequence[int] | np.ndarray | Tensor, shape: Sequence[int]
+    ) -> Tensor:
+        """The luck of each sample's latents in one epoch, standard normal `[B, *shape]`: what is
+        seen is the encoder's mean plus its deviation times this.
+
+        Raises:
+            IndexError: as `events`.
+        """
+        found = np.empty((len(indices), *shape), np.float32)
+        for row, index in enumerate(indices):
+            self._refuse_unknown(int(index))
+            stream = self._stream(epoch, int(index), POSTERIOR)
+            stream.standard_normal(out=found[row], dtype=np.float32)
+        return torch.from_numpy(found)
+
+    def dropped(
+        self, epoch: int, indices: Sequence[int] | np.ndarray | Tensor, probability: float
+    ) -> Tensor:
+        """Whether the condition of each sample was dropped in one epoch, bool `[B]`.
+
+        Raises:
+            IndexError: as `events`.
+        """
+        found = []
+        for index in indices:
+            self._refuse_unknown(int(index))
+            _, _, drop, _ = self._stream(epoch, int(index)).random(4)
+            found.append(bool(drop < probability))
+        return torch.tensor(found)
 
     def order(self, epoch: int) -> np.ndarray:
         """The order in which an epoch visits the samples, int64 `[size]`."""
@@ -95,10 +127,14 @@ class Ledger:
             digest.update(self.order(epoch)[:100].astype("<i8").tobytes())
         return digest.hexdigest()
 
-    def _stream(self, epoch: int, index: int) -> np.random.Generator:
+    def _refuse_unknown(self, index: int) -> None:
+        if not 0 <= index < self.size:
+            raise IndexError(f"sample {index} is not in a training set of {self.size}")
+
+    def _stream(self, epoch: int, index: int, kind: int = 0) -> np.random.Generator:
         if epoch < 0:
             raise IndexError(f"epochs are counted from 0: there is none numbered {epoch}")
         key = np.array([self.seed, 0x5265547261634C67], np.uint64)
         # Philox counts up in the first word, which no event can exhaust.
-        counter = np.array([0, 0, epoch, index], np.uint64)
+        counter = np.array([0, kind, epoch, index], np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=counter))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, SchedulerMixin, UNet2DModel
+from diffusers import UNet2DModel
 
 from retrac.data.config import DatasetConfig
 from retrac.data.dataset import ImageDataset
@@ -22,6 +22,7 @@ from retrac.data.open import open_dataset
 from retrac.diffusion.calls import Conditions
 from retrac.diffusion.loss import Objective
 from retrac.diffusion.model import load_unet
+from retrac.diffusion.sampling import Making
 from retrac.diffusion.schedule import make_scheduler
 from retrac.diffusion.shown import Seen, Shown
 from retrac.errors import RetracError
@@ -123,8 +124,8 @@ class Run(ABC):
 
     @property
     @abstractmethod
-    def scheduler(self) -> SchedulerMixin:
-        """The noise schedule it was trained with."""
+    def making(self) -> Making:
+        """How it generates."""
 
     @property
     @abstractmethod
@@ -204,10 +205,6 @@ class Run(ABC):
         """The label of each image that it generates: none."""
         return ("",) * len(indices)
 
-    def generated_conditions(self, indices: Sequence[int]) -> Conditions:
-        """What the network is told of each image that it generates."""
-        return self.conditions(self.generated_labels(indices))
-
 
 @dataclass(frozen=True)
 class TrainedRun(Run):
@@ -285,9 +282,9 @@ class TrainedRun(Run):
         return Objective.of(self.config.objective)
 
     @property
-    def scheduler(self) -> DDPMScheduler:
-        """The noise schedule it was trained with."""
-        return make_scheduler(self.config.objective)
+    def making(self) -> Making:
+        """How it generates."""
+        return Making(make_scheduler(self.config.objective), self.shape)
 
     def shown(self, epoch: int, samples: np.ndarray) -> Shown:
         """What training showed the network of some samples in one epoch."""

@@ -9,7 +9,7 @@ from diffusers.training_utils import EMAModel
 from matplotlib.figure import Figure
 
 from retrac.data.grid import grid
-from retrac.diffusion.sampling import generate
+from retrac.diffusion.sampling import Making, generate
 from retrac.diffusion.schedule import make_scheduler
 from retrac.files import write_whole
 from retrac.training.config import TrainConfig
@@ -37,8 +37,7 @@ def write_snapshot(
         ema.copy_to(parameters)
     images = generate(
         model,
-        make_scheduler(config.objective),
-        shape,
+        Making(make_scheduler(config.objective), shape),
         range(config.sample_count),
         seed=config.seed,
         steps=config.sample_steps,

@@ -113,7 +113,7 @@ def batch_gradient(
         for row, mirrored in enumerate(events.flips):
             if mirrored:
                 images[row] = images[row].flip(2)
-        alpha_bar = run.scheduler.alphas_cumprod[events.timesteps][:, None, None, None]
+        alpha_bar = run.making.scheduler.alphas_cumprod[events.timesteps][:, None, None, None]
         signal, spread = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         told = model(signal * images + spread * events.noise, events.timesteps).sample
         if run.config.objective.prediction == "v":

@@ -36,7 +36,7 @@ def test_diffusers_own_loaders_read_a_checkpoint(tiny_run: Run) -> None:
     for checkpoint in tiny_run.checkpoints:
         model = UNet2DModel.from_pretrained(checkpoint.path).eval()
         scheduler = DDPMScheduler.from_pretrained(checkpoint.path)
-        assert torch.equal(scheduler.alphas_cumprod, tiny_run.scheduler.alphas_cumprod)
+        assert torch.equal(scheduler.alphas_cumprod, tiny_run.making.scheduler.alphas_cumprod)
         images, timesteps = torch.randn(2, 1, 8, 8), torch.tensor([3, 40])
         ours = checkpoint.load(tiny_run.shape)
         theirs = model(images.contiguous(memory_format=torch.channels_last), timesteps).sample

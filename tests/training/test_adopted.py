@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
 from families import latent_pipeline, pipeline
@@ -184,13 +184,36 @@ def test_an_encoder_that_changes_is_noticed(latent: AdoptedRun, tmp_path: Path) 
         _ = run.checkpoints
 
 
+def test_a_schedule_that_changes_is_noticed_and_damage_is_named(tmp_path: Path) -> None:
+    model = pipeline(tmp_path / "model")
+    run = adopt(AdoptConfig(model, DIGITS), tmp_path / "run")
+    schedule = model / "scheduler" / "scheduler_config.json"
+    schedule.write_text(schedule.read_text().replace("linear", "scaled_linear"))
+    with pytest.raises(RetracError, match="the scheduler of"):
+        _ = run.checkpoints
+    record = json.loads((run.path / "run.json").read_text())
+    for damaged in ({**record, "weights": []}, {k: v for k, v in record.items() if k != "parts"}):
+        (run.path / "run.json").write_text(json.dumps(damaged))
+        with pytest.raises(RetracError, match="cannot be read"):
+            Run.open(run.path)
+
+
+def test_classes_can_be_named_in_the_order_of_the_network(tmp_path: Path) -> None:
+    model = pipeline(tmp_path / "model", classes=12)
+    names = tuple(str(number) for number in (*range(9, -1, -1), 10, 11))
+    run = adopt(AdoptConfig(model, DIGITS, classes=names), tmp_path / "run")
+    assert run.dataset.labels is not None
+    told = run.shown(0, np.arange(3)).seen.conditions["class_labels"].tolist()
+    assert told == [9 - int(label) for label in run.dataset.labels[:3]]
+
+
 def test_an_image_without_a_class_is_refused(conditional: AdoptedRun, tmp_path: Path) -> None:
     with pytest.raises(RetracError, match="has no label"):
         conditional.seen(np.zeros((1, 1, 8, 8), np.uint8), ("",))
-    with pytest.raises(RetracError, match="'cat', which no sample has"):
+    with pytest.raises(RetracError, match="'cat', which is of no class"):
         conditional.seen(np.zeros((1, 1, 8, 8), np.uint8), ("cat",))
     few = pipeline(tmp_path / "few", classes=3)
-    with pytest.raises(RetracError, match="has 3 classes, but the samples 10 labels"):
+    with pytest.raises(RetracError, match="has 3 classes, but there are 10 labels"):
         adopt(AdoptConfig(few, DIGITS), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -243,8 +266,11 @@ def test_what_cannot_be_adopted_is_refused(tmp_path: Path) -> None:
     config.write_text(text.replace("UNet2DModel", "Elsewhere"))
     assert "pipelines of Elsewhere cannot be adopted" in refused(model)
     config.write_text(text)
+    assert "--classes: the model" in refused(model, classes=("0", "1"))
     assert "no class that stands for none" in refused(model, drop=0.1)
-    assert "sees 8x8, but these images give 4x4" in refused(latent_pipeline(tmp_path / "latent"))
+    assert "sees 4 channels of 8x8, but these images give 4 of 4x4" in refused(
+        latent_pipeline(tmp_path / "latent")
+    )
     schedule = model / "scheduler" / "scheduler_config.json"
     schedule.write_text(json.dumps({**json.loads(schedule.read_text()), "_class_name": "os"}))
     assert "names no scheduler of diffusers: os" in refused(model)
@@ -253,6 +279,10 @@ def test_what_cannot_be_adopted_is_refused(tmp_path: Path) -> None:
         AdoptConfig(model, DIGITS, events=0)
     with pytest.raises(RetracError, match="as many as --weights, 1, not 2"):
         AdoptConfig(model, DIGITS, epochs=(1, 2))
+    with pytest.raises(RetracError, match="names a label twice"):
+        AdoptConfig(model, DIGITS, classes=("0", "0"))
+    flow = pipeline(tmp_path / "flow", scheduler=FlowMatchEulerDiscreteScheduler(50))
+    assert "is of flow matching" in refused(flow, weighting="min-snr")
     with pytest.raises(RetracError, match="must rise from at least 1"):
         AdoptConfig(model, DIGITS, (model, model), epochs=(2, 2))
 

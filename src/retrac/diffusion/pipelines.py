@@ -3,6 +3,7 @@ on the way."""
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from retrac.errors import RetracError
 from retrac.files import read_json
 
 NETWORKS = ("unet", "transformer")
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 ENCODERS = ("vae", "vqvae")
 SUPPORTED = ("UNet2DModel", "DiTTransformer2DModel")
 """Families that need no text."""
@@ -131,17 +133,22 @@ def weights_in(folder: Path) -> Path:
     """The file of weights in a folder.
 
     Raises:
-        RetracError: there is none, or it is in pieces.
+        RetracError: there is none.
     """
-    found = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
-    if len(found) != 1:
-        what = "no weights" if not found else f"weights in {len(found)} pieces"
-        raise RetracError(f"{folder} holds {what}: give one diffusion_pytorch_model.safetensors")
-    return found[0]
+    file = folder / WEIGHTS
+    if not file.is_file():
+        raise RetracError(f"{folder} holds no weights: it has no {WEIGHTS}, in one piece")
+    return file
 
 
 def fingerprint(file: Path) -> str:
-    """SHA-256 of a file."""
+    """SHA-256 of a file; read again where its size or time is another."""
+    about = file.stat()
+    return _fingerprint(file, about.st_size, about.st_mtime_ns)
+
+
+@cache
+def _fingerprint(file: Path, size: int, changed: int) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as opened:
         while piece := opened.read(2**24):

@@ -66,7 +66,8 @@ def generate(
     if seed < 0:
         raise RetracError(f"the seed of generated images must be at least 0, not {seed}")
     device = next(model.parameters()).device
-    sampler = DDIMScheduler.from_config(making.scheduler.config, timestep_spacing="trailing")
+    config = {"clip_sample": False, **making.scheduler.config}  # which some schedulers do not know
+    sampler = DDIMScheduler.from_config(config, timestep_spacing="trailing")
     sampler.set_timesteps(steps, device=device)
     made: list[np.ndarray] = []
     with progress("generate", len(indices), "images", shown=shown) as advance:

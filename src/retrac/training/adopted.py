@@ -33,6 +33,8 @@ from retrac.training.run import RUN, Checkpoint, Run
 from retrac.training.sources import Latents, Pixels, Source
 
 ADOPTED = "adopted"
+ADOPTED_PARTS = ("weights", "parts", "labels", "dataset", "ledger")
+"""What the record has that tells a model, its data and its events from others."""
 SAMPLED = "sampled, not those of training: scores are expectations over events, not a replay"
 REPLAYED = "those of the training, drawn by a ledger"
 
@@ -58,7 +60,8 @@ def adopt(config: AdoptConfig, output: str | Path) -> "AdoptedRun":
         "kind": ADOPTED,
         "config": config.to_json(),
         "weights": [fingerprint(pipeline.weights(folder)) for folder in weights],
-        "encoder": _of_encoder(pipeline),
+        "parts": _parts(pipeline),
+        "labels": digest_of(list(dataset.labels or ())),
         "dataset": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
@@ -128,7 +131,12 @@ class AdoptedRun(Run):
     @staticmethod
     def of(path: Path, record: dict[str, Any]) -> "AdoptedRun":
         """From what `run.json` says."""
-        return AdoptedRun(path, record, AdoptConfig.from_json(record["config"]))
+        found = AdoptedRun(path, record, AdoptConfig.from_json(record["config"]))
+        if len(record["weights"]) != max(1, len(found.config.weights)):
+            raise ValueError(f"{len(record['weights'])} fingerprints of weights")
+        if missing := {*ADOPTED_PARTS} - record.keys():
+            raise KeyError(*missing)
+        return found
 
     def refuse_unfit(self) -> None:
         """Refuse a model that these samples cannot have trained.
@@ -145,11 +153,30 @@ class AdoptedRun(Run):
                 f"have {self.shape[0]}"
             )
         size, seen = pipeline.config.get("sample_size"), self.source.shape
-        if pipeline.family == "DiTTransformer2DModel" and seen[1:] != (size, size):
+        sides = (size, size) if isinstance(size, int) else tuple(size or seen[1:])
+        if sides != seen[1:] or pipeline.config.get("in_channels") != seen[0]:
             raise RetracError(
-                f"the model in {self.config.pipeline} sees {size}x{size}, but these images give "
+                f"the model in {self.config.pipeline} sees {pipeline.config.get('in_channels')} "
+                f"channels of {sides[0]}x{sides[1]}, but these images give {seen[0]} of "
                 f"{seen[1]}x{seen[2]}: give another --resolution"
             )
+        if pipeline.family == "UNet2DModel" and pipeline.config.get("out_channels") != seen[0]:
+            raise RetracError(
+                f"the model in {self.config.pipeline} predicts variances, too, which is not known "
+                "of U-Nets here"
+            )
+        if pipeline.config.get("class_embed_type") is not None:
+            raise RetracError(
+                f"the model in {self.config.pipeline} embeds classes by "
+                f"{pipeline.config['class_embed_type']!r}, which is not known here"
+            )
+        if process_of(pipeline.scheduler).prediction == "velocity":
+            raise RetracError(
+                f"the model in {self.config.pipeline} is of flow matching, which cannot be adopted "
+                "yet"
+            )
+        if self.config.classes and pipeline.classes is None:
+            raise RetracError(f"--classes: the model in {self.config.pipeline} is told none")
         if self.config.drop and pipeline.no_class is None:
             raise RetracError(
                 f"--drop {self.config.drop:g}: the model in {self.config.pipeline} has no class "
@@ -182,10 +209,16 @@ class AdoptedRun(Run):
                     f"the weights in {folder} have changed since {self.path} was made: adopt them "
                     "again, into another folder"
                 )
-        if _of_encoder(self.pipeline) != self.record["encoder"]:
+        for name, known in _parts(self.pipeline).items():
+            if self.record["parts"].get(name) != known:
+                raise RetracError(
+                    f"the {name} of {self.config.pipeline} has changed since {self.path} was made: "
+                    "adopt it again, into another folder"
+                )
+        if digest_of(list(self.dataset.labels or ())) != self.record["labels"]:
             raise RetracError(
-                f"the encoder of {self.config.pipeline} has changed since {self.path} was made: "
-                "adopt it again, into another folder"
+                f"the labels of {self.dataset.name!r} have changed since {self.path} was made: "
+                "adopt the model again, into another folder"
             )
         return [
             AdoptedCheckpoint(epoch, folder, pipeline=self.pipeline)
@@ -224,9 +257,8 @@ class AdoptedRun(Run):
     def identity(self) -> str:
         """Tells this model, its data and its sampled events from any other."""
         config = {**self.record["config"], "pipeline": None, "weights": None, "data": None}
-        decided = [self.record[name] for name in ("weights", "encoder", "dataset", "ledger")]
-        told = json.dumps([config, decided], sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        decided = [self.record[name] for name in ADOPTED_PARTS]
+        return digest_of([config, decided])
 
     @property
     def facts(self) -> dict[str, str | int | float]:
@@ -303,17 +335,17 @@ class AdoptedRun(Run):
         return self.config.epochs or tuple(sampled)
 
     def _classes(self, labels: Sequence[str]) -> list[int]:
-        """The network's number of each label: its place among all labels in order, as `datasets`
-        numbers folders of images."""
-        there, most = self._known, self.pipeline.classes or 0
-        if len(there) > most:
+        """The network's number of each label: its place among `--classes`, or among all labels in
+        order, as `datasets` numbers folders of images."""
+        there, count = self._known, self.pipeline.classes or 0
+        if len(there) != count:
             raise RetracError(
-                f"the model in {self.config.pipeline} has {most} classes, but the samples "
-                f"{len(there)} labels"
+                f"the model in {self.config.pipeline} has {count} classes, but there are "
+                f"{len(there)} labels: give the label of each by --classes, in order"
             )
         for label in labels:
             if label not in there:
-                what = f"the label {label!r}, which no sample has" if label else "no label"
+                what = f"the label {label!r}, which is of no class" if label else "no label"
                 raise RetracError(
                     f"the model in {self.config.pipeline} is told an image's class, and an image "
                     f"has {what}"
@@ -322,11 +354,30 @@ class AdoptedRun(Run):
 
     @cached_property
     def _known(self) -> dict[str, int]:
-        names = self.config.classes or sorted({*(self.dataset.labels or ())} - {""})
+        found = {*(self.dataset.labels or ())} - {""}
+        numbered = all(name.isdecimal() for name in found)
+        names = self.config.classes or sorted(found, key=int if numbered else str)
         return {name: place for place, name in enumerate(names)}
 
 
-def _of_encoder(pipeline: Pipeline) -> str:
-    """The fingerprint of what encodes a pipeline's images; empty where nothing does."""
-    folder = pipeline.encoder
-    return "" if folder is None else fingerprint(weights_in(folder))
+def _parts(pipeline: Pipeline) -> dict[str, str]:
+    """Fingerprints of all that decides losses beside the network's weights."""
+    found = {
+        "network's configuration": _settings(pipeline.config),
+        "scheduler": _settings(read_json(pipeline.path / "scheduler" / "scheduler_config.json")),
+    }
+    if (folder := pipeline.encoder) is not None:
+        found["encoder"] = fingerprint(weights_in(folder))
+        found["encoder's configuration"] = _settings(read_json(folder / "config.json"))
+    return found
+
+
+def _settings(config: dict[str, Any]) -> str:
+    """A fingerprint of a configuration, but for where it was saved, and by which version."""
+    told = {name: value for name, value in config.items() if not name.startswith("_")}
+    return digest_of([config.get("_class_name"), told])
+
+
+def digest_of(content: Any) -> str:
+    """A fingerprint of JSON values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

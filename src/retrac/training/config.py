@@ -189,10 +189,12 @@ class AdoptConfig:
     drop: float = 0.0
     """How often training dropped the class, such as 0.1 of a DiT."""
     classes: tuple[str, ...] = ()
-    """Of a class-conditional model: the labels by class number. Default: in alphabetical order."""
+    """Of a class-conditional model: the labels by class number. Default: in
+    alphabetical order, or that of numbers."""
     epochs: tuple[int, ...] = ()
     """Whole epochs before each of the weights, of a training whose events a `retrac.Ledger` of this
-    --seed drew: they are replayed. Default: events are sampled."""
+    --seed drew: they are replayed, and count alike, as with a constant learning rate. Default:
+    events are sampled."""
     events: int = 64
     """Events that are sampled for each sample and checkpoint; `--replay all` takes all of them."""
     seed: int = 0
@@ -200,11 +202,13 @@ class AdoptConfig:
 
     def __post_init__(self) -> None:
         _refuse_unknown_choices(self)
-        if self.events < 1 or self.seed < 0:
+        if self.events < 1 or not 0 <= self.seed < 2**63:
             raise RetracError(
-                f"--events must be at least 1 and --seed at least 0, not {self.events} and "
+                f"--events must be at least 1 and --seed from 0 to 2^63 - 1, not {self.events} and "
                 f"{self.seed}"
             )
+        if len({*self.classes}) < len(self.classes):
+            raise RetracError("--classes names a label twice")
         if not 0 <= self.drop < 1:
             raise RetracError(f"--drop must be at least 0 and below 1, not {self.drop}")
         if self.epochs and len(self.epochs) != max(1, len(self.weights)):

@@ -25,7 +25,7 @@ def objective(name: str) -> Objective:
         process = process.weighted(cosine_map(process))
     else:
         process = Process.diffusion(torch.linspace(0.99, 0.01, STEPS).double(), "v")
-        process = process.weighted(min_snr(process, "v"))
+        process = process.weighted(min_snr(process))
     return Objective(process, DISTANCES["mse"], family(name).call)
 
 

@@ -62,7 +62,7 @@ def test_min_snr_is_that_of_a_loss_on_the_sample(prediction: str) -> None:
     process = Process.diffusion(scheduler.alphas_cumprod, prediction)
     ratio = compute_snr(scheduler, torch.arange(20))
     torch.testing.assert_close(process.ratio, ratio)
-    weights = min_snr(process, prediction, 5.0)
+    weights = min_snr(process, 5.0)
     (clean, noise), guess = batch(), torch.randn(3, 4, 2, 2)  # of the sample
     signal, spread = (
         table[MOMENTS].view(-1, 1, 1, 1) for table in (process.signal, process.spread)

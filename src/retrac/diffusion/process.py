@@ -83,12 +83,11 @@ class Process:
         return _mixed(self.of_clean, clean, self.of_noise, noise, timesteps)
 
 
-def min_snr(process: Process, prediction: str, most: float = 5.0) -> Tensor:
+def min_snr(process: Process, most: float = 5.0) -> Tensor:
     """Weights `[T]` that do not let easy timesteps dominate (Hang et al. 2023, section 3.4).
 
     Args:
-        process: a diffusion.
-        prediction: what its loss is on; the weights are those of a loss on x0, brought over.
+        process: a diffusion; the weights of a loss on x0 are brought over to what it predicts.
         most: γ.
     """
     clamped = process.ratio.clamp(max=most)
@@ -96,7 +95,7 @@ def min_snr(process: Process, prediction: str, most: float = 5.0) -> Tensor:
         "epsilon": clamped / process.ratio,
         "v": clamped / (process.ratio + 1),
         "x0": clamped,
-    }[prediction]
+    }[process.prediction]
 
 
 def inverse_square(process: Process) -> Tensor:

@@ -3,11 +3,9 @@ replayed, or in one whose events nobody knows, and some are sampled."""
 
 import hashlib
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ from retrac.errors import RetracError
 from retrac.files import read_json, write_json
 from retrac.training.config import AdoptConfig
 from retrac.training.ledger import Ledger
-from retrac.training.run import RUN, Checkpoint, Run
+from retrac.training.run import RUN, Checkpoint, Run, made_with
 from retrac.training.sources import Latents, Pixels, Source
 
 ADOPTED = "adopted"
@@ -62,22 +60,7 @@ def adopt(config: AdoptConfig, output: str | Path) -> "AdoptedRun":
         "weights": [fingerprint(pipeline.weights(folder)) for folder in weights],
         "parts": _parts(pipeline),
         "labels": digest_of(list(dataset.labels or ())),
-        "dataset": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "size": len(dataset),
-            "shape": list(dataset.shape),
-        },
-        "ledger": {
-            "seed": ledger.seed,
-            "size": ledger.size,
-            "timesteps": ledger.timesteps,
-            "digest": ledger.digest(),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("diffusion-retrac", "torch", "diffusers", "numpy")},
-        },
+        **made_with(dataset, ledger),
     }
     found = AdoptedRun.of(path, record)
     found.refuse_unfit()
@@ -230,7 +213,7 @@ class AdoptedRun(Run):
         """The loss that it is said to be trained with."""
         process = process_of(self.pipeline.scheduler)
         if self.config.weighting == "min-snr":
-            process = process.weighted(min_snr(process, process.prediction))
+            process = process.weighted(min_snr(process))
         return Objective(process, DISTANCES[self.config.loss], call_of(self.pipeline.family))
 
     @property
@@ -284,7 +267,7 @@ class AdoptedRun(Run):
         """What an event of each of some samples shows the network."""
         ledger, source = self.ledger, self.source
         events = ledger.events(epoch, samples, source.shape)
-        mirrored = events.flips.tolist() if self.config.flip else [False] * len(samples)
+        mirrored = events.flips & self.config.flip
         labels = self.dataset.labels or ("",) * self.size
         conditions = dict(self.conditions([labels[index] for index in samples]))
         if (nothing := self.pipeline.no_class) is not None and self.config.drop:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from retrac.data.dataset import ImageDataset
 from retrac.diffusion.shown import Seen, Shown
@@ -20,5 +21,10 @@ def training_inputs(
     events = ledger.events(epoch, indices, dataset.shape)
     images = dataset.tensors(indices)
     if flip:
-        images = torch.where(events.flips.view(-1, 1, 1, 1), images.flip(-1), images)
+        images = mirror(images, events.flips)
     return Shown(Seen(images), events.timesteps, events.noise)
+
+
+def mirror(images: Tensor, which: Tensor) -> Tensor:
+    """Images `[B, C, H, W]`, those of `which [B]` mirrored left to right."""
+    return torch.where(which.view(-1, 1, 1, 1), images.flip(-1), images)

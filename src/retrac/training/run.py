@@ -361,9 +361,13 @@ def training_identity(record: Mapping[str, Any], *known: Any) -> str:
 
 def new_record(config: TrainConfig, dataset: ImageDataset, ledger: Ledger) -> dict[str, Any]:
     """Build what `run.json` says of a run about to start."""
+    return {"config": config.to_json(), **made_with(dataset, ledger)}
+
+
+def made_with(dataset: ImageDataset, ledger: Ledger) -> dict[str, Any]:
+    """What `run.json` says of the samples, the events and the versions of libraries."""
     packages = ("diffusion-retrac", "torch", "diffusers", "accelerate", "numpy")
     return {
-        "config": config.to_json(),
         "dataset": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,

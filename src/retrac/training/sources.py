@@ -1,6 +1,6 @@
 """Where a network's samples come from: the pixels themselves, or latents that an encoder makes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from retrac.data.dataset import ImageDataset
 from retrac.diffusion.device import choose_device
+from retrac.training.inputs import mirror
 from retrac.training.ledger import Ledger
 
 CHUNK = 16
@@ -26,9 +27,7 @@ class Source(Protocol):
         """Of one."""
         ...
 
-    def clean(
-        self, ledger: Ledger, epoch: int, samples: np.ndarray, mirrored: Sequence[bool]
-    ) -> Tensor:
+    def clean(self, ledger: Ledger, epoch: int, samples: np.ndarray, mirrored: Tensor) -> Tensor:
         """What an event of each of some samples shows, `[B, …]`."""
         ...
 
@@ -52,9 +51,7 @@ class Pixels:
         """(C, H, W) of the images."""
         return self.dataset.shape
 
-    def clean(
-        self, ledger: Ledger, epoch: int, samples: np.ndarray, mirrored: Sequence[bool]
-    ) -> Tensor:
+    def clean(self, ledger: Ledger, epoch: int, samples: np.ndarray, mirrored: Tensor) -> Tensor:
         """The images, mirrored where training did."""
         return mirror(self.dataset.tensors(samples), mirrored)
 
@@ -92,16 +89,16 @@ class Latents:
         factor = 2 ** (len(self.config["block_out_channels"]) - 1)
         return int(self.config["latent_channels"]), height // factor, width // factor
 
-    def clean(
-        self, ledger: Ledger, epoch: int, samples: np.ndarray, mirrored: Sequence[bool]
-    ) -> Tensor:
+    def clean(self, ledger: Ledger, epoch: int, samples: np.ndarray, mirrored: Tensor) -> Tensor:
         """Mean and deviation of each sample's latents, and the luck of the event."""
-        keys = [(int(sample), bool(flip)) for sample, flip in zip(samples, mirrored, strict=True)]
+        keys = [
+            (int(sample), flip) for sample, flip in zip(samples, mirrored.tolist(), strict=True)
+        ]
         missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
         for start in range(0, len(missing), CHUNK):
             some = missing[start : start + CHUNK]
             images = self.dataset.tensors([sample for sample, _ in some])
-            found = self._posterior(mirror(images, [flip for _, flip in some]))
+            found = self._posterior(mirror(images, torch.tensor([flip for _, flip in some])))
             self._kept.update(zip(some, zip(*found, strict=True), strict=True))
         means, deviations = (
             torch.stack(parts) for parts in zip(*(self._kept[key] for key in keys), strict=True)
@@ -140,9 +137,3 @@ class Latents:
     @property
     def _shift(self) -> float:
         return float(self.config.get("shift_factor") or 0.0)
-
-
-def mirror(images: Tensor, which: Sequence[bool]) -> Tensor:
-    """Images `[B, C, H, W]`, some of them mirrored left to right."""
-    chosen = torch.tensor([bool(each) for each in which]).view(-1, 1, 1, 1)
-    return torch.where(chosen, images.flip(-1), images) if chosen.any() else images

@@ -19,6 +19,7 @@ from retrac.gradients.sketch import (
     sketches,
 )
 from retrac.gradients.weighting import WEIGHTINGS
+from retrac.influence.asked import Asked
 from retrac.influence.config import PlanConfig
 from retrac.influence.memory import Split
 from retrac.influence.plan import Plan
@@ -49,7 +50,8 @@ def query_gradient(workload: Workload) -> Work:
     """Both methods, exact, in two passes over a batch, so that adding up is part of it."""
     block = max(1, workload.network.batch // NOISES)
     plan = query_plan(workload, 2 * block)
-    image = Seen(workload.queries.images[:1].cpu())
+    pixels = workload.queries.images[:1].cpu()
+    image = Asked(Seen(pixels), pixels)
     model, objective = workload.losses.model, workload.losses.objective
     split = Split(1, workload.network.batch, block, NOISES)
 

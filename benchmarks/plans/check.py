@@ -17,8 +17,9 @@ from benchmarks.plans.compare import TOP, agree, summaries
 from retrac.diffusion.shown import Seen
 from retrac.files import write_json
 from retrac.gradients import Directions
+from retrac.influence.asked import Asked, pixels
 from retrac.influence.config import AttributeConfig, PlanConfig
-from retrac.influence.queries import generated
+from retrac.influence.queries import open_queries
 from retrac.influence.ranking import evenly_spread
 from retrac.influence.scorer import Scorer
 from retrac.report.wording import method_name
@@ -74,7 +75,7 @@ class Check:
 def _queries(run: retrac.Run, count: int) -> Tensor:
     half = count // 2
     chosen = evenly_spread(len(run.dataset), 2 * half)[1::2]
-    made = generated(run, count - half, seed=1).seen_by(run).clean
+    made = pixels(open_queries(run, f"generated:{count - half}", 1).images)
     return torch.cat((run.dataset.tensors(np.array(chosen)), made))
 
 
@@ -92,7 +93,8 @@ def _scores(
         split = scorer.split(model, len(images))
         names = [str(query) for query in range(len(images))]
         start = time.perf_counter()
-        found = scorer.directions(model, replay, Seen(images), names, split, lambda timesteps: None)
+        asked = Asked(Seen(images), images)
+        found = scorer.directions(model, replay, asked, names, split, lambda timesteps: None)
         seconds.append((time.perf_counter() - start) / len(images))
         for name, directions in found.directions.parameters().items():
             rows.setdefault(name, []).append(directions.unflatten(0, (len(METHODS), len(images))))

@@ -9,8 +9,9 @@ from torch import Tensor
 
 import retrac
 from benchmarks.plans.tables import Samples, fill
+from retrac.influence.asked import pixels
 from retrac.influence.config import AttributeConfig
-from retrac.influence.queries import generated
+from retrac.influence.queries import open_queries
 from retrac.influence.ranking import evenly_spread
 from retrac.influence.scorer import Scorer
 
@@ -54,7 +55,7 @@ def _queries(run: retrac.Run, count: int) -> list[tuple[str, Tensor]]:
     """Names and images: training samples, evenly spread, and generated ones."""
     chosen = evenly_spread(len(run.dataset), count // 2)
     trained = run.dataset.tensors(np.array(chosen))
-    made = generated(run, count - len(chosen), seed=0).seen_by(run).clean
+    made = pixels(open_queries(run, f"generated:{count - len(chosen)}", 0).images)
     return [
         *((f"train-{index:04d}", image) for index, image in zip(chosen, trained, strict=True)),
         *((f"generated-{index}", image) for index, image in enumerate(made)),

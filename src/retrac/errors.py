@@ -16,3 +16,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> RetracError:
     near = get_close_matches(name, options, n=1, cutoff=0.5)
     hint = f": did you mean {near[0]!r}?" if near else ""
     return RetracError(f"unknown {kind} {name!r}{hint} (known: {', '.join(options)})")
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in its first line."""
+    return (str(error).strip().splitlines() or [repr(error)])[0].rstrip(".")

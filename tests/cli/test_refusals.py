@@ -110,9 +110,9 @@ def test_query_images_that_do_not_fit(
         ("generated:0", "ask for at least one"),
         ("train:25", "the training set has only 24 samples"),
         ("train:3,24", "there is no sample 24"),
-        ("trian:3", "neither generated:N, train:N"),
-        ("train:-1", "neither generated:N, train:N"),
-        ("/nowhere/at/all", "neither generated:N, train:N"),
+        ("trian:3", "neither generated:N, trajectory:N, train:N"),
+        ("train:-1", "neither generated:N, trajectory:N, train:N"),
+        ("/nowhere/at/all", "neither generated:N, trajectory:N, train:N"),
     ],
 )
 def test_queries_that_are_none(queries: str, told: str, refusal: Refusal, own_run: Path) -> None:

@@ -5,6 +5,7 @@ import torch
 
 from retrac.diffusion.shown import Seen
 from retrac.evaluation import losses
+from retrac.influence.asked import Asked
 from retrac.influence.config import PlanConfig
 from retrac.influence.plan import Plan
 from retrac.training.run import Run
@@ -23,10 +24,11 @@ def test_losses_are_means_over_the_draws(tiny_run: Run) -> None:
                 for noise in noises
             ]
             expected.append(np.mean(drawn))
-    found = losses.mean_losses(model, tiny_run.objective, plan, Seen(images))
+    asked = Asked(Seen(images), images)
+    found = losses.mean_losses(model, tiny_run.objective, plan, asked)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     np.testing.assert_allclose(
-        losses.mean_losses(model, tiny_run.objective, plan, Seen(images), 4), expected, rtol=1e-5
+        losses.mean_losses(model, tiny_run.objective, plan, asked, 4), expected, rtol=1e-5
     )
 
 

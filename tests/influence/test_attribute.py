@@ -9,6 +9,7 @@ import torch
 import retrac
 from retrac.diffusion.shown import Seen
 from retrac.errors import RetracError
+from retrac.influence.asked import pixels
 from retrac.influence.config import AttributeConfig, ComputeConfig, PlanConfig
 from retrac.influence.parts import Parts
 from retrac.influence.plan import Plan
@@ -30,7 +31,7 @@ def all_visits(tiny_run: Run) -> retrac.Attribution:
 def test_scores_are_those_of_the_plain_loop(
     tiny_run: Run, all_visits: retrac.Attribution, method: str
 ) -> None:
-    queries = retrac.open_queries(tiny_run, "train:2").seen_by(tiny_run).clean
+    queries = pixels(retrac.open_queries(tiny_run, "train:2").images)
     plan = Plan.of(PLAN, tiny_run.config.objective.timesteps)
     start = 0
     for index, checkpoint in enumerate(tiny_run.checkpoints):
@@ -47,7 +48,7 @@ def test_the_last_epoch_stands_for_its_interval_with_the_interval_s_whole_weight
     last = retrac.attribute(tiny_run, "train:1", plan=PLAN)
     checkpoint = tiny_run.checkpoints[-1]
     before = tiny_run.checkpoints[-2].epoch
-    queries = retrac.open_queries(tiny_run, "train:1").seen_by(tiny_run).clean
+    queries = pixels(retrac.open_queries(tiny_run, "train:1").images)
     plan = Plan.of(PLAN, tiny_run.config.objective.timesteps)
     only = range(checkpoint.epoch - 1, checkpoint.epoch)
     raw = formulas.scores(tiny_run, checkpoint, only, queries, plan, "tracin")
@@ -77,7 +78,7 @@ def test_a_tracin_score_is_the_drop_in_loss_that_sgd_would_owe_to_the_sample(
     checkpoint = tiny_run.checkpoints[-1]
     result = retrac.attribute(tiny_run, "train:1", checkpoints=[checkpoint.epoch], plan=PLAN)
     plan = Plan.of(PLAN, tiny_run.config.objective.timesteps).at(checkpoint.epoch)
-    query = retrac.open_queries(tiny_run, "train:1").seen_by(tiny_run).clean[0]
+    query = pixels(retrac.open_queries(tiny_run, "train:1").images)[0]
     model = checkpoint.load(tiny_run.shape).double()
 
     def loss() -> float:

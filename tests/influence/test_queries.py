@@ -50,8 +50,8 @@ def test_a_folder_of_images(tiny_run: Run, tmp_path) -> None:
         ("generated:0", "at least one"),
         ("train:100000", "has only"),
         ("train:100000,", "there is no sample 100000"),
-        ("trian:3", "neither generated:N, train:N"),
-        ("no/such/folder", "neither generated:N, train:N"),
+        ("trian:3", "neither generated:N, trajectory:N, train:N"),
+        ("no/such/folder", "neither generated:N, trajectory:N, train:N"),
     ],
 )
 def test_what_cannot_be_found_is_said(tiny_run: Run, text: str, complaint: str) -> None:

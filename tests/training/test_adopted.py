@@ -12,14 +12,12 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
 from families import latent_pipeline, pipeline
+from plain_loop import assert_close, expected_scores
 from retrac.data.config import DatasetConfig
 from retrac.diffusion.model import load_network
-from retrac.diffusion.shown import Seen
 from retrac.errors import RetracError
-from retrac.gradients import oracle
 from retrac.influence.attribute import attribute
 from retrac.influence.config import PlanConfig
-from retrac.influence.plan import Plan
 from retrac.influence.queries import open_queries
 from retrac.training.adopted import AdoptedRun, adopt
 from retrac.training.config import AdoptConfig
@@ -67,46 +65,10 @@ def latent(tmp_path_factory: pytest.TempPathFactory) -> AdoptedRun:
 def test_scores_are_those_of_the_plain_loop(
     which: str, method: str, request: pytest.FixtureRequest
 ) -> None:
-    """Expectations over events: all of a sample's count alike, and every checkpoint counts 1."""
     run: AdoptedRun = request.getfixturevalue(which)
     queries = open_queries(run, "train:2")
     found = attribute(run, queries, (method,), replay="all", plan=PLAN).contributions
-    asked = queries.seen_by(run)
-    for place, checkpoint in enumerate(run.checkpoints):
-        model = checkpoint.load(run.shape)
-        plan = Plan.of(PLAN, 50).at(checkpoint.epoch)
-        directions = []
-        for row in range(2):
-            means = []
-            for t, noises in zip(plan.timesteps, plan.draw(asked.clean[row]), strict=True):
-                same = asked.rows([row]).repeated(len(noises))
-                rows = gradients(run, model, same, t.expand(len(noises)), noises)
-                means.append(rows.mean(0))
-            directions.append(mean_of(means, method))
-        expected = np.zeros((2, 24))
-        for sample in range(24):
-            visits = []
-            for event in range(run.config.events):
-                epoch = place * run.config.events + event
-                visits.append(gradients(run, model, *run.shown(epoch, np.array([sample])))[0])
-            own = mean_of(visits, method)
-            expected[:, sample] = [float(direction @ own) for direction in directions]
-        scores = found.values[0, place]
-        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
-
-
-def gradients(
-    run: AdoptedRun, model: Any, seen: Seen, timesteps: torch.Tensor, noise: torch.Tensor
-) -> torch.Tensor:
-    found = oracle.per_sample_gradients(
-        model, lambda: run.objective.losses(model, seen, timesteps, noise)
-    )
-    return torch.cat([rows.flatten(1) for rows in found.values()], 1)
-
-
-def mean_of(rows: list[torch.Tensor], method: str) -> torch.Tensor:
-    every = torch.stack(rows)
-    return (every / every.norm(dim=1, keepdim=True) if method == "retrac" else every).mean(0)
+    assert_close(found.values[0], expected_scores(run, queries, PLAN, method))
 
 
 def test_events_are_the_ledger_s_and_other_ones_at_every_checkpoint(plain: AdoptedRun) -> None:
@@ -129,7 +91,7 @@ def test_classes_are_told_in_alphabetical_order(conditional: AdoptedRun) -> None
     made = open_queries(conditional, "generated:12")
     assert made.labels == tuple(str(number % LABELS) for number in range(12))
     other = replace(made, labels=tuple(reversed(made.labels)))
-    one, two = (queries.seen_by(conditional).conditions for queries in (made, other))
+    one, two = (conditional.conditions(queries.labels) for queries in (made, other))
     assert not torch.equal(one["class_labels"], two["class_labels"])
 
 
@@ -151,7 +113,8 @@ def test_latents_are_drawn_anew_at_every_event(latent: AdoptedRun) -> None:
     queries = open_queries(latent, "train:1")
     with torch.no_grad():
         mean = encoder.encode(latent.dataset.tensors([0])).latent_dist.mean
-    torch.testing.assert_close(queries.seen_by(latent).clean, 0.5 * (mean - 0.1))
+    seen = latent.seen(queries.images, queries.labels)
+    torch.testing.assert_close(seen.clean, 0.5 * (mean - 0.1))
 
 
 def test_dropped_classes_are_those_of_the_ledger_and_queries_keep_theirs(
@@ -161,8 +124,8 @@ def test_dropped_classes_are_those_of_the_ledger_and_queries_keep_theirs(
     dropped = latent.ledger.dropped(1, every, 0.5)
     told = latent.shown(1, every).seen.conditions["class_labels"]
     assert 4 < dropped.sum() < 20 and ((told == LABELS) == dropped).all()
-    queries = open_queries(latent, "train:8").seen_by(latent)
-    assert (queries.conditions["class_labels"] < LABELS).all()
+    labels = open_queries(latent, "train:8").labels
+    assert (latent.conditions(labels)["class_labels"] < LABELS).all()
 
 
 def test_generated_latents_become_images(latent: AdoptedRun) -> None:
@@ -262,9 +225,9 @@ def test_what_cannot_be_adopted_is_refused(tmp_path: Path) -> None:
     config = model / "unet" / "config.json"
     text = config.read_text()
     config.write_text(text.replace("UNet2DModel", "UNet2DConditionModel"))
-    assert "not how its text is embedded" in refused(model)
+    assert "DDPMPipeline with a UNet2DConditionModel, which is not known" in refused(model)
     config.write_text(text.replace("UNet2DModel", "Elsewhere"))
-    assert "pipelines of Elsewhere cannot be adopted" in refused(model)
+    assert "with a Elsewhere, which is not known here" in refused(model)
     config.write_text(text)
     assert "--classes: the model" in refused(model, classes=("0", "1"))
     assert "no class that stands for none" in refused(model, drop=0.1)

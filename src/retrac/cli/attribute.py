@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from retrac.cli.estimate import announced
-from retrac.influence.config import AttributeConfig
+from retrac.influence.config import AttributeConfig, QueryConfig
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,7 @@ class Attribute:
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
-    queries: str
-    """generated:8, train:16 (so many, evenly spread), train:3,17 (these), each:2 (of every label),
-    train:8+generated:8, or a path of images."""
-    query_seed: int = 0
-    """Seed of generated queries."""
+    asked: tyro.conf.OmitArgPrefixes[QueryConfig]
     output: Path | None = None
     """Folder of the result. Default: RUN/attributions/QUERIES, with the plan, --replay and --index
     in its name where they are not the usual ones."""
@@ -51,17 +47,17 @@ class Attribute:
 
         run, config = Run.open(self.run), self.config
         until = Until(self.until, self.until_minutes) if self.until is not None else None
-        like = stand_in(run, self.queries, self.query_seed)
-        name = default_name(like.name, config, self.until)
+        like = stand_in(run, self.asked)
+        name = default_name(like.name, self.asked, config, self.until)
         path = self.output or run.path / "attributions" / name
-        generated = to_generate(self.queries)
+        generated = to_generate(self.asked.queries)
         first = path if until is None or path.exists() else rounds_beside(path) / "0000"
         measure = partial(estimate_attribution, run, like, config, first, generated)
         if until is not None:
             print(f"rounds for {until.minutes:g} min at the most; of the first:", file=sys.stderr)
         if not announced(measure, path, self.dry_run):
             return
-        queries = open_queries(run, self.queries, self.query_seed)
+        queries = open_queries(run, self.asked)
         if until is not None:
             result = attribute_until(run, queries, until, config, output=path)
         else:

@@ -8,7 +8,7 @@ import tyro
 
 from retrac.cli.estimate import announced
 from retrac.errors import RetracError
-from retrac.influence.config import AttributeConfig, ComputeConfig, PlanConfig
+from retrac.influence.config import TRAINED, AttributeConfig, ComputeConfig, PlanConfig
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,9 @@ class Benchmark:
     """Epochs of each checkpoint's interval to replay: last, all, or a number."""
     checkpoints: tuple[int, ...] = ()
     """Epochs of the checkpoints to use. Default: all."""
-    parameters: str = ".*"
-    """Regular expression: only parameters in whose name it is found count. Default: all."""
+    parameters: str = TRAINED
+    """Which parameters count: trained (all, or those of the LoRA that was trained), all, lora, or a
+    regular expression that is found in their names."""
     scores: tuple[Path, ...] = ()
     """Scores of other methods: .npy files of [48, 256] numbers, queries by samples; larger for
     samples that taught the model the query."""

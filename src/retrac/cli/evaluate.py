@@ -8,7 +8,7 @@ import tyro
 
 from retrac.cli.estimate import announced
 from retrac.evaluation.config import EvaluationConfig
-from retrac.influence.config import AttributeConfig
+from retrac.influence.config import AttributeConfig, QueryConfig
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,9 @@ class Evaluate:
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
-    queries: str = "train:24"
-    """generated:8, train:16 (so many, evenly spread), train:3,17 (these), each:2 (of every label),
-    train:8+generated:8, or a path of images."""
-    query_seed: int = 0
-    """Seed of generated queries."""
+    asked: tyro.conf.OmitArgPrefixes[QueryConfig] = field(
+        default_factory=lambda: QueryConfig("train:24")
+    )
     output: Path | None = None
     """Folder of the scores, where the numbers and figures will stand too. Default: as of `retrac
     attribute`."""
@@ -54,14 +52,16 @@ class Evaluate:
 
         run, config = Run.open(self.run), self.config
         refuse_long_lists(run, self.evaluation)
-        like = stand_in(run, self.queries, self.query_seed)
-        path = self.output or run.path / "attributions" / default_name(like.name, config)
+        like = stand_in(run, self.asked)
+        path = self.output or run.path / "attributions" / default_name(
+            like.name, self.asked, config
+        )
         read_sections(path)  # what is damaged is said before the work, not after it
-        generated = to_generate(self.queries)
+        generated = to_generate(self.asked.queries)
         measure = partial(estimate_evaluation, run, like, config, self.evaluation, path, generated)
         if not announced(measure, path, self.dry_run):
             return
-        queries = open_queries(run, self.queries, self.query_seed)
+        queries = open_queries(run, self.asked)
         result = attribution_of(run, queries, config, path)
         sections = Evaluation(
             run,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from retrac.influence.config import ComputeConfig
+from retrac.influence.config import TRAINED, ComputeConfig
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class Explain:
     samples: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Samples in the pass. Default: as many as the memory budget allows, at most
     256; few are quicker to measure."""
-    parameters: str = ".*"
-    """Regular expression: only parameters in whose name it is found count. Default: all."""
+    parameters: str = TRAINED
+    """Which parameters count: trained (all, or those of the LoRA that was trained), all, lora, or a
+    regular expression that is found in their names."""
     all: bool = False
     """A line for every parameter, not for every block of the network."""
     compute: tyro.conf.OmitArgPrefixes[ComputeConfig] = field(default_factory=ComputeConfig)

@@ -12,7 +12,8 @@ from retrac.cli.estimate import announced
 
 @dataclass(frozen=True)
 class Generate:
-    """Generate images by DDIM; image i depends on the seed and on i alone."""
+    """Generate images by DDIM, or of flows by Euler's method; image i depends on the seed and on i
+    alone."""
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
@@ -21,9 +22,14 @@ class Generate:
     seed: int = 0
     """Seed of their noise."""
     steps: int = 50
-    """DDIM steps."""
+    """Steps of the sampler."""
     eta: float = 0.0
-    """0 for deterministic sampling, 1 for as much noise as DDPM."""
+    """0 for deterministic sampling, 1 for as much noise as DDPM; flows have none."""
+    guidance: float = 1.0
+    """How much further than without label or prompt a step goes; 1 for no guidance."""
+    labels: tuple[str, ...] = ()
+    """Labels or prompts: one for all images, or one for each. Default: those of the samples, one
+    after the other."""
     checkpoint: int | None = None
     """Epoch of the checkpoint; default: the last."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -41,7 +47,9 @@ class Generate:
 
         run = Run.open(self.run)
         folder = self.output or run.path / "generated" / f"seed-{self.seed}"
-        what = (self.count, self.seed, self.steps, self.eta, self.checkpoint, self.device)
+        where = (self.checkpoint, self.device)
+        told = (self.guidance, self.labels)
+        what = (self.count, self.seed, self.steps, self.eta, *where, *told)
         if not announced(partial(estimate_generation, run, folder, *what), folder, self.dry_run):
             return
         sheet = generate_images(run, folder, *what)

@@ -11,6 +11,7 @@ import tyro
 from retrac.cli.estimate import announced
 from retrac.errors import RetracError
 from retrac.evaluation.config import RetrainingConfig
+from retrac.influence.config import QueryConfig
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,7 @@ class Prepare:
 
     run: tyro.conf.Positional[Path]
     """The run folder, whose training is repeated."""
-    queries: str
-    """generated:8, train:16 (so many, evenly spread), train:3,17 (these), each:2 (of every label),
-    train:8+generated:8, or a path of images."""
-    query_seed: int = 0
-    """Seed of generated queries."""
+    asked: tyro.conf.OmitArgPrefixes[QueryConfig]
     part: str = "1/1"
     """Train only a part of the models: 2/4 is the second of four parts."""
     output: Path | None = None
@@ -43,7 +40,7 @@ class Prepare:
 
         part = read_part(self.part)
         run = TrainedRun.open(self.run)
-        queries = open_queries(run, self.queries, self.query_seed)
+        queries = open_queries(run, self.asked)
         path = self.output or run.path / "lds"
         retraining = Retraining.planned(run, queries, self.config, path)
         if not announced(partial(retraining.estimate, part), path, self.dry_run):

@@ -9,7 +9,7 @@ import tyro
 
 from retrac.cli.estimate import announced
 from retrac.errors import RetracError
-from retrac.influence.config import METHODS, AttributeConfig, ComputeConfig, PlanConfig
+from retrac.influence.config import METHODS, TRAINED, AttributeConfig, ComputeConfig, PlanConfig
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,9 @@ class Outliers:
     """Epochs of the checkpoints to use. Default: all."""
     replay: str = "last"
     """Epochs of each checkpoint's interval to replay: last, all, or a number."""
-    parameters: str = ".*"
-    """Regular expression: only parameters in whose name it is found count. Default: all."""
+    parameters: str = TRAINED
+    """Which parameters count: trained (all, or those of the LoRA that was trained), all, lora, or a
+    regular expression that is found in their names."""
     output: Path | None = None
     """Folder of the result. Default: RUN/outliers."""
     plan: tyro.conf.OmitArgPrefixes[PlanConfig] = field(

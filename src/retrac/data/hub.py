@@ -10,7 +10,7 @@ from PIL import Image
 
 from retrac.data.config import DatasetConfig
 from retrac.data.samples import Samples
-from retrac.errors import RetracError
+from retrac.errors import RetracError, first_line
 
 
 def fetch(source: str, config: DatasetConfig, label: str | None = None) -> Samples:
@@ -26,7 +26,7 @@ def fetch(source: str, config: DatasetConfig, label: str | None = None) -> Sampl
         dataset = load_dataset(name, configuration, split=config.split)
     except Exception as error:  # whatever network, hub or library raise, the way out is the same
         raise RetracError(
-            f"cannot fetch {source!r} (split {config.split!r}) from the hub: {_line(error)}; "
+            f"cannot fetch {source!r} (split {config.split!r}) from the hub: {first_line(error)}; "
             "a local copy can be given by --dataset-path"
         ) from error
     return table(dataset, config, label, f"{source}: ")
@@ -43,7 +43,7 @@ def saved(path: Path, config: DatasetConfig, label: str | None = None) -> Sample
     try:
         dataset = load_from_disk(str(path))
     except Exception as error:  # arrow, json and file errors alike: the folder is not whole
-        raise RetracError(f"cannot open the saved dataset {path}: {_line(error)}") from error
+        raise RetracError(f"cannot open the saved dataset {path}: {first_line(error)}") from error
     if isinstance(dataset, DatasetDict):
         if config.split not in dataset:
             raise RetracError(
@@ -76,7 +76,9 @@ def parquet(
     try:
         dataset = Dataset.from_parquet([str(file) for file in chosen])
     except Exception as error:  # arrow and library errors alike: some file is not whole
-        raise RetracError(f"cannot read the parquet files in {path}: {_line(error)}") from error
+        raise RetracError(
+            f"cannot read the parquet files in {path}: {first_line(error)}"
+        ) from error
     return table(dataset, config, label, f"{path}/")
 
 
@@ -142,7 +144,3 @@ def _open(cell: dict[str, Any] | None) -> Image.Image:
 def _split_name(source: str) -> tuple[str, str | None]:
     parts = source.split("/")
     return ("/".join(parts[:2]), "/".join(parts[2:])) if len(parts) > 2 else (source, None)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -22,6 +22,8 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 class Objective:
     """`L(θ; x, t, ε)`, the mean over pixels of the distance between prediction and target.
 
+    Pixels count as `Seen.counted` says.
+
     Attributes:
         process: how samples are noised, what is to be predicted, and how much a loss counts.
         distance: elementwise, of prediction and target.
@@ -61,5 +63,8 @@ class Objective:
         target = process.target(clean, noise, timesteps)
         told = process.told.to(timesteps.device)[timesteps]
         prediction = self.call(model, noisy, told, seen.conditions).to(target.dtype)
-        losses = self.distance(prediction, target).flatten(1).mean(1)
+        distances = self.distance(prediction, target)
+        if seen.counted is not None:
+            distances = distances * seen.counted
+        losses = distances.flatten(1).mean(1)
         return process.weight.to(losses)[timesteps] * losses

@@ -10,7 +10,7 @@ from diffusers import UNet2DModel
 from torch import nn
 
 from retrac.diffusion.config import ModelConfig
-from retrac.errors import RetracError
+from retrac.errors import RetracError, first_line
 
 
 def build_unet(config: ModelConfig, shape: tuple[int, int, int], seed: int) -> UNet2DModel:
@@ -54,10 +54,11 @@ def build_unet(config: ModelConfig, shape: tuple[int, int, int], seed: int) -> U
         )
 
 
-def load_network(folder: Path, family: str) -> Any:
+def load_network(folder: Path, family: str, variant: str | None = None) -> Any:
     """Load a network of one of diffusers' classes from the folder with its configuration.
 
-    Dropout is switched off: it is random beyond what the ledger decides.
+    In float32, whatever they were saved in. Dropout is switched off: it is random beyond what the
+    ledger decides.
 
     Raises:
         RetracError: absent or damaged.
@@ -68,22 +69,19 @@ def load_network(folder: Path, family: str) -> Any:
         model, loading = getattr(diffusers, family).from_pretrained(
             folder,
             use_safetensors=True,
+            variant=variant,
             low_cpu_mem_usage=False,
             local_files_only=True,
             output_loading_info=True,
         )
     except Exception as error:  # diffusers, safetensors and torch each have their own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise RetracError(
-            f"the model in {folder} cannot be loaded ({reason}); it may be damaged"
+            f"the model in {folder} cannot be loaded ({first_line(error)}); it may be damaged"
         ) from error
     if loading["missing_keys"]:  # diffusers would go on with random numbers
         raise RetracError(
             f"the model in {folder} lacks weights ({loading['missing_keys'][0]}); it may be damaged"
         )
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
     return ready(model)
 
 
@@ -107,7 +105,10 @@ def load_unet(folder: Path, shape: tuple[int, int, int]) -> UNet2DModel:
 
 
 def ready(model: Any) -> Any:
-    """The network in evaluation mode, channels last, in memory of its own."""
+    """The network in evaluation mode, without dropout, channels last, in memory of its own."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     model = model.eval().to(memory_format=torch.channels_last)
     for parameter in model.parameters():  # some still lie in the file, which stays in memory then
         parameter.data = parameter.data.clone()

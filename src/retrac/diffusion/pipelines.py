@@ -1,25 +1,29 @@
 """Folders of trained models in diffusers' layouts: whole pipelines, and what training scripts save
 on the way."""
 
-import hashlib
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 from diffusers import SchedulerMixin
 
-from retrac.diffusion.calls import CALLS
+from retrac.diffusion.libraries import quiet, require
+from retrac.diffusion.lora import LORA, adapted
 from retrac.diffusion.model import load_network
-from retrac.errors import RetracError
+from retrac.diffusion.texts import EMBEDDINGS
+from retrac.diffusion.weights import weights_in
+from retrac.errors import RetracError, first_line
 from retrac.files import read_json
+from retrac.fingerprints import digest, fingerprint
 
 NETWORKS = ("unet", "transformer")
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 ENCODERS = ("vae", "vqvae")
-SUPPORTED = ("UNet2DModel", "DiTTransformer2DModel")
-"""Families that need no text."""
+UNTOLD = ("UNet2DModel", "DiTTransformer2DModel")
+"""Families that are told no text."""
+TEXT_PARTS = ("text_encoder", "tokenizer")
+"""What the names of the parts begin with that embed texts."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,14 @@ class Pipeline:
 
     Attributes:
         path: of it.
+        kind: its class.
         part: the name of its network's subfolder.
         family: the network's class.
         config: its configuration.
     """
 
     path: Path
+    kind: str
     part: str
     family: str
     config: dict[str, Any]
@@ -55,14 +61,20 @@ class Pipeline:
         if part is None:
             raise RetracError(f"{path} has no network: neither {' nor '.join(NETWORKS)}")
         config = read_json(path / part / "config.json")
-        family = str(config.get("_class_name"))
-        if family not in SUPPORTED:
-            known = "its network is known, but not how its text is embedded"
+        kind, family = str(index.get("_class_name")), str(config.get("_class_name"))
+        if family not in UNTOLD and kind not in EMBEDDINGS:
             raise RetracError(
-                f"pipelines of {family} cannot be adopted yet"
-                f"{f' ({known})' if family in CALLS else ''}: {', '.join(SUPPORTED)} can"
+                f"{path} is a {kind} with a {family}, which is not known here: known are networks "
+                f"of class {', '.join(UNTOLD)}, and {', '.join(EMBEDDINGS)}"
             )
-        return Pipeline(path, part, family, config)
+        if kind in EMBEDDINGS:
+            require("transformers", "pipelines that are told texts")
+        return Pipeline(path, kind, part, family, config)
+
+    @property
+    def told_text(self) -> bool:
+        """Whether the network is told a text."""
+        return self.kind in EMBEDDINGS
 
     @property
     def scheduler(self) -> SchedulerMixin:
@@ -111,46 +123,106 @@ class Pipeline:
             )
         return self.path / name
 
-    def weights(self, folder: Path) -> Path:
-        """The file of a network's weights, in this pipeline or in what a training script saved.
+    @property
+    def text_parts(self) -> list[Path]:
+        """The folders of what embeds texts."""
+        index = read_json(self.path / "model_index.json")
+        names = (name for name in index if name.startswith(TEXT_PARTS) and index[name][0])
+        return [self.path / name for name in sorted(names)]
+
+    def weights(self, folder: Path) -> list[Path]:
+        """The files of a network's weights, in this pipeline or in what a training script saved:
+        of a LoRA, where the folder has one.
 
         Raises:
-            RetracError: there is none.
+            RetracError: there are none.
         """
-        inner = folder / self.part
-        return weights_in(inner if inner.is_dir() else folder)
+        if self.is_lora(folder):
+            return [folder / LORA]
+        return weights_in(self._network_in(folder)).files
+
+    def is_lora(self, folder: Path) -> bool:
+        """Whether a folder holds no weights but those of a LoRA."""
+        return (folder / LORA).is_file()
 
     def load(self, folder: Path) -> Any:
-        """The network with the weights in a folder.
+        """The network with the weights in a folder; with a LoRA, which alone is left trainable.
 
         Raises:
             RetracError: absent or damaged.
         """
-        return load_network(self.weights(folder).parent, self.family)
+        if not self.is_lora(folder):
+            return self._load_network(folder)
+        network = self._load_network(self.path)
+        return adapted(self.whole(**{self.part: network}), self.part, folder / LORA)
+
+    def for_texts(self, device: torch.device) -> Any:
+        """The pipeline with what embeds texts on a device, and no other weights.
+
+        Raises:
+            RetracError: absent or damaged.
+        """
+        with torch.device("meta"):
+            network = getattr(diffusers, self.family).from_config(self.config)
+        names = [folder.name for folder in self.text_parts]
+        found = self.whole(*names, **{self.part: network})
+        for name in names:
+            if isinstance(part := getattr(found, name), torch.nn.Module):
+                part.requires_grad_(False).to(device)
+        return found
+
+    def whole(self, *parts: str, **given: Any) -> Any:
+        """The pipeline as an object of diffusers, with these parts alone.
+
+        Args:
+            parts: names of those to be loaded.
+            given: those that are there.
+
+        Raises:
+            RetracError: absent or damaged.
+        """
+        index = read_json(self.path / "model_index.json")
+        others = {
+            name: None
+            for name, value in index.items()
+            if isinstance(value, list) and name not in parts
+        }
+        try:
+            with quiet():
+                return getattr(diffusers, self.kind).from_pretrained(
+                    self.path, local_files_only=True, use_safetensors=True, **{**others, **given}
+                )
+        except Exception as error:  # each of the libraries beneath has its own
+            raise RetracError(
+                f"the pipeline {self.path} cannot be loaded ({first_line(error)}); it may be "
+                "damaged"
+            ) from error
+
+    def _load_network(self, folder: Path) -> Any:
+        inner = self._network_in(folder)
+        return load_network(inner, self.family, weights_in(inner).variant)
+
+    def _network_in(self, folder: Path) -> Path:
+        inner = folder / self.part
+        return inner if inner.is_dir() else folder
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of all that decides losses beside the network's weights."""
+        found = {
+            "network's configuration": _settings(self.config),
+            "scheduler": _settings(read_json(self.path / "scheduler" / "scheduler_config.json")),
+        }
+        if (folder := self.encoder) is not None:
+            found["encoder"] = fingerprint(*weights_in(folder).files)
+            found["encoder's configuration"] = _settings(read_json(folder / "config.json"))
+        if self.told_text:
+            files = (file for folder in self.text_parts for file in sorted(folder.glob("*.*")))
+            found["text encoders and tokenizers"] = fingerprint(*files)
+        return found
 
 
-def weights_in(folder: Path) -> Path:
-    """The file of weights in a folder.
-
-    Raises:
-        RetracError: there is none.
-    """
-    file = folder / WEIGHTS
-    if not file.is_file():
-        raise RetracError(f"{folder} holds no weights: it has no {WEIGHTS}, in one piece")
-    return file
-
-
-def fingerprint(file: Path) -> str:
-    """SHA-256 of a file; read again where its size or time is another."""
-    about = file.stat()
-    return _fingerprint(file, about.st_size, about.st_mtime_ns)
-
-
-@cache
-def _fingerprint(file: Path, size: int, changed: int) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while piece := opened.read(2**24):
-            digest.update(piece)
-    return digest.hexdigest()
+def _settings(config: dict[str, Any]) -> str:
+    """A fingerprint of a configuration, but for where it was saved, and by which version."""
+    told = {name: value for name, value in config.items() if not name.startswith("_")}
+    return digest([config.get("_class_name"), told])

@@ -1,6 +1,6 @@
 """What a network is shown: samples as it sees them, and the noise and timestep of each pass."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,35 +16,39 @@ class Seen(NamedTuple):
     Attributes:
         clean: `[B, …]`, pixels in [-1, 1] or latents.
         conditions: by name `[B, …]`, such as embedded text or a class.
+        counted: how much the loss counts at each pixel, `[B, 1, H, W]` with a mean of 1; None where
+            all count alike.
     """
 
     clean: Tensor
     conditions: Mapping[str, Tensor] = {}
+    counted: Tensor | None = None
 
     @property
     def size(self) -> int:
         """B."""
         return len(self.clean)
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Seen":
+        """With everything changed in the same way."""
+        return Seen(
+            change(self.clean),
+            {name: change(value) for name, value in self.conditions.items()},
+            None if self.counted is None else change(self.counted),
+        )
+
     def rows(self, which: Rows) -> "Seen":
         """Some of them."""
-        return Seen(
-            self.clean[which], {name: each[which] for name, each in self.conditions.items()}
-        )
+        return self.each(lambda values: values[which])
 
     def repeated(self, times: int) -> "Seen":
         """Each of them so many times, one after the other."""
-        return Seen(
-            self.clean.repeat_interleave(times, 0),
-            {name: each.repeat_interleave(times, 0) for name, each in self.conditions.items()},
-        )
+        return self.each(lambda values: values.repeat_interleave(times, 0))
 
     def on(self, device: torch.device) -> "Seen":
         """On a device, in the order in which it computes fastest."""
-        return Seen(
-            fast_memory_format(self.clean.to(device)),
-            {name: each.to(device) for name, each in self.conditions.items()},
-        )
+        moved = self.each(lambda values: values.to(device))
+        return moved._replace(clean=fast_memory_format(moved.clean))
 
 
 class Shown(NamedTuple):

@@ -9,10 +9,12 @@ from torch import nn
 
 from retrac.diffusion.device import choose_device
 from retrac.diffusion.loss import Objective
-from retrac.diffusion.shown import Seen, Shown
+from retrac.diffusion.shown import Shown
+from retrac.influence.asked import Asked
 from retrac.influence.config import ComputeConfig, PlanConfig
 from retrac.influence.memory import rows_within
 from retrac.influence.plan import Plan
+from retrac.influence.queries import training_samples
 from retrac.progress import progress
 from retrac.training.run import Run
 
@@ -25,7 +27,7 @@ def mean_losses(
     model: nn.Module,
     objective: Objective,
     plan: Plan,
-    images: Seen,
+    queries: Asked,
     rows: int = ROWS,
     advance: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
@@ -38,7 +40,7 @@ def mean_losses(
         model: the network.
         objective: the run's loss.
         plan: timesteps and noises.
-        images: Q of them, on the CPU.
+        queries: Q of them, on the CPU.
         rows: images in a pass.
         advance: told how many images are done.
 
@@ -50,10 +52,10 @@ def mean_losses(
     draws = len(moments)
     found = []
     size = max(1, rows // draws)
-    for start in range(0, images.size, size):
-        some = images.rows(slice(start, start + size))
-        noise = torch.cat([plan.draw(image).flatten(0, 1) for image in some.clean])
-        every = Shown(some.repeated(draws), moments.repeat(some.size), noise)
+    for start in range(0, queries.size, size):
+        some = queries.rows(slice(start, start + size))
+        same = some.at(slice(None), len(plan.timesteps)).repeated(plan.noises)
+        every = Shown(same, moments.repeat(some.size), some.noises(plan).flatten(0, 2))
         losses = [objective.losses(model, *part.on(device)).cpu() for part in every.split(rows)]
         found.append(torch.cat(losses).double().view(some.size, draws).mean(1))
         advance(some.size)
@@ -68,7 +70,7 @@ def measuring_plan(run: Run, timesteps: int, noises: int) -> Plan:
 def last_losses(
     run: Run,
     plan: Plan,
-    images: Iterable[Seen],
+    queries: Iterable[Asked],
     compute: ComputeConfig | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
@@ -77,7 +79,7 @@ def last_losses(
     Args:
         run: a training run.
         plan: timesteps and noises.
-        images: some after the other.
+        queries: some after the other.
         compute: where, and in how much memory.
         advance: told how many images are done.
 
@@ -87,7 +89,7 @@ def last_losses(
     compute = compute or ComputeConfig()
     network = run.checkpoints[-1].load(run.shape).to(choose_device(compute.device))
     rows = min(ROWS, rows_within(network, run.objective, run.example, compute))
-    found = [mean_losses(network, run.objective, plan, some, rows, advance) for some in images]
+    found = [mean_losses(network, run.objective, plan, some, rows, advance) for some in queries]
     return np.concatenate(found)
 
 
@@ -96,9 +98,6 @@ def training_losses(run: Run, compute: ComputeConfig | None = None) -> np.ndarra
     plan = Plan.of(PlanConfig(plan="fast"), run.timesteps)
     size = len(run.dataset)
     pieces = np.array_split(np.arange(size), math.ceil(size / ROWS))
-    labels = run.dataset.labels or ("",) * size
-    seen = (
-        run.seen(run.dataset.images[piece], [labels[index] for index in piece]) for piece in pieces
-    )
+    asked = (training_samples(run, "", piece).asked(run, plan) for piece in pieces)
     with progress("training losses", size, "samples") as advance:
-        return last_losses(run, plan, seen, compute, advance)
+        return last_losses(run, plan, asked, compute, advance)

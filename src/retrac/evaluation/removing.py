@@ -24,8 +24,8 @@ from retrac.evaluation.losses import (
 from retrac.evaluation.removal import DISTANCE, LOSS, RANDOM, SIMILARITY, Removal
 from retrac.evaluation.thinned import train_without
 from retrac.files import PARTIAL, read_json, remove, write_json, write_whole
+from retrac.fingerprints import digest
 from retrac.influence.attribution import Attribution
-from retrac.influence.parts import digest
 from retrac.influence.plan import Plan
 from retrac.influence.queries import GENERATED, Queries, generation_steps, regenerated
 from retrac.influence.ranking import evenly_spread
@@ -138,7 +138,7 @@ class Removing:
         return {
             "trained": self.run.identity,
             "epochs": self.run.checkpoints[-1].epoch,
-            "queries": digest(self.queries.images, list(self.queries.ids)),
+            "queries": digest(*self.queries.told),
             "removed": digest([[model.name, self.removed(model)] for model in self.models]),
             "config": asdict(self.config),
         }
@@ -196,7 +196,7 @@ class Removing:
         if one is None:
             return None
         network = first_weights(run.config, run.shape).to(choose_device())
-        query = self.queries.take([0]).seen_by(run)
+        query = self.queries.take([0]).asked(run, self.plan)
         looked = seconds_of(lambda: mean_losses(network, run.objective, self.plan, query))
         asked = sum(len(model.rows) for model in missing)
         passes = generation_steps(run) * sum(
@@ -333,7 +333,7 @@ class Removing:
 
     def _measure(self, run: TrainedRun, model: Model) -> None:
         asked = self.queries.take(model.rows)
-        losses = last_losses(run, self.plan, [asked.seen_by(run)])
+        losses = last_losses(run, self.plan, [asked.asked(run, self.plan)])
         if not np.isfinite(losses).all():
             raise RetracError(f"the losses of {run.path} are not finite")
         made = regenerated(run, asked.ids)

@@ -17,7 +17,7 @@ from retrac.evaluation.lds import Lds
 from retrac.evaluation.losses import last_losses, mean_losses, measuring_plan
 from retrac.evaluation.subsets import random_subsets
 from retrac.files import PARTIAL, read_json, remove, write_json, write_whole
-from retrac.influence.parts import digest
+from retrac.fingerprints import digest
 from retrac.influence.plan import Plan
 from retrac.influence.queries import Queries
 from retrac.training.config import TrainConfig
@@ -68,10 +68,16 @@ class Retraining:
         """What a folder will hold, or goes on with; nothing is written.
 
         Raises:
-            RetracError: it holds something else, or the training set is too small.
+            RetracError: it holds something else, the training set is too small, or regions or
+                trajectories are asked.
         """
         if len(run.dataset) < 2:
             raise RetracError("a training set of one sample has no parts to train on")
+        if queries.journey is not None or queries.masks is not None:
+            raise RetracError(
+                "losses are measured on whole images: leave out --query-mask, and ask for "
+                "generated:N in place of trajectory:N"
+            )
         found = Retraining(path, run, queries, config)
         if (path / DESIGN).is_file():
             there = read_json(path / DESIGN)
@@ -111,7 +117,7 @@ class Retraining:
         if one is None:
             return None
         network = first_weights(config, dataset.shape).to(choose_device())
-        query = self.queries.take([0]).seen_by(self.run)
+        query = self.queries.take([0]).asked(self.run, self.plan)
         looked = seconds_of(lambda: mean_losses(network, self.run.objective, self.plan, query))
         seconds = len(missing) * (one.seconds + len(self.queries) * looked)
         return replace(one, seconds=seconds)  # each model goes before the next comes
@@ -161,7 +167,7 @@ class Retraining:
         return {
             "trained": self.run.origin,
             "epochs": self.run.config.epochs,
-            "queries": digest(self.queries.images, list(self.queries.ids)),
+            "queries": digest(*self.queries.told),
             "config": asdict(self.config),
         }
 
@@ -194,7 +200,7 @@ class Retraining:
         """
         config, folder, dataset = self._training(model)
         trained = train(config, folder, dataset=dataset)
-        found = last_losses(trained, self.plan, [self.queries.seen_by(self.run)])
+        found = last_losses(trained, self.plan, [self.queries.asked(self.run, self.plan)])
         if not np.isfinite(found).all():
             raise RetracError(f"the losses of {folder} are not finite")
         write_json(self._losses(model), {"losses": [float(loss) for loss in found]})

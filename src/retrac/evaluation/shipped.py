@@ -22,9 +22,9 @@ from retrac.evaluation.lds import Lds
 from retrac.evaluation.losses import training_losses
 from retrac.evaluation.retraining import Retraining
 from retrac.files import write_whole
+from retrac.fingerprints import digest
 from retrac.influence.attribute import Way
 from retrac.influence.config import AttributeConfig
-from retrac.influence.parts import digest
 from retrac.influence.queries import Queries
 from retrac.training.config import TrainConfig
 from retrac.training.loop import train

@@ -9,11 +9,12 @@ import numpy as np
 import xarray as xr
 
 from retrac.files import remove
+from retrac.fingerprints import digest
 from retrac.influence.attribution import KIND, Attribution
-from retrac.influence.config import AttributeConfig, ComputeConfig, PlanConfig
+from retrac.influence.config import TRAINED, AttributeConfig, ComputeConfig, PlanConfig, QueryConfig
 from retrac.influence.exact import Scored, exact_scores
 from retrac.influence.indexed import as_indexed, index_scores, open_index
-from retrac.influence.parts import Parts, digest, parts_beside
+from retrac.influence.parts import Parts, parts_beside
 from retrac.influence.queries import Queries, open_queries
 from retrac.influence.scorer import Scorer, stack_visits
 from retrac.influence.store import open_result, refuse_other
@@ -33,7 +34,7 @@ def attribute(
     checkpoints: Sequence[int] = (),
     replay: str = "last",
     replay_back: int = 0,
-    parameters: str = ".*",
+    parameters: str = TRAINED,
     plan: PlanConfig | None = None,
     compute: ComputeConfig | None = None,
     index: bool = False,
@@ -51,7 +52,8 @@ def attribute(
         checkpoints: epochs of the checkpoints to use; all by default.
         replay: epochs of each interval to replay: "last", "all", or a number.
         replay_back: number of the choice of epochs; each has others, as long as there are some.
-        parameters: regular expression; only parameters in whose name it is found count.
+        parameters: "trained", "all", "lora", or a regular expression that is found in the names of
+            those that count.
         plan: the draws at which queries are looked at.
         compute: device and memory.
         index: answer from the run's index, whose checkpoints, replay and parameters count.
@@ -142,12 +144,15 @@ class Way:
 
     def settings_for(self, queries: Queries) -> dict[str, Any]:
         """With what is asked."""
-        return {**self.settings, "queries": digest(queries.images, list(queries.ids))}
+        told = [list(queries.labels)] if self.scorer.run.told else []
+        return {**self.settings, "queries": digest(*queries.told, *told)}
 
 
-def default_name(queries: str, config: AttributeConfig, until: float | None = None) -> str:
+def default_name(
+    queries: str, asked: QueryConfig, config: AttributeConfig, until: float | None = None
+) -> str:
     """A result's folder: what was asked, and the way, so that one way's stands beside another's."""
-    words = [queries]
+    words = [queries, *asked.words]
     if config.plan.plan != "default":
         words.append(config.plan.plan)
     if config.replay != "last":

@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from retrac.errors import RetracError, unknown
+from retrac.fingerprints import digest
 
 METHODS = {
     "tracin": "Diffusion-TracIn: gradients as they are",
@@ -13,6 +15,12 @@ METHODS = {
 
 PLANS = {"fast": (10, 2), "default": (20, 8), "published": (100, 16)}
 """Timesteps, and noises at each; docs/performance-plans.md says how they were chosen."""
+
+TRAINED = "trained"
+"""The parameters that training changed."""
+
+LONG = 30
+"""Letters of prompts in the name of a folder, at the most."""
 
 UNITS = {"KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 
@@ -68,6 +76,39 @@ class PlanConfig:
 
 
 @dataclass(frozen=True)
+class QueryConfig:
+    """The images to be explained."""
+
+    queries: str
+    """generated:8, trajectory:8 (generated, and looked at along the way there), train:16 (so many,
+    evenly spread), train:3,17 (these), each:2 (of every label), train:8+generated:8, or a path of
+    images."""
+    query_seed: int = 0
+    """Seed of generated queries."""
+    query_labels: tuple[str, ...] = ()
+    """Label or prompt of queries that are files or generated: one for all, or one for each. Default
+    of generated ones: the labels of samples, one after the other."""
+    query_guidance: float = 1.0
+    """Guidance with which queries are generated; 1 for none."""
+    query_mask: Path | None = None
+    """Only this region of the queries counts: an image of their size, white where it is; or a
+    folder of one for each, in order."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What tells this choice from the usual one, beside `queries` and seed."""
+        told = "-".join(self.query_labels)
+        named = re.sub(r"[^a-z0-9]+", "-", told.lower()).strip("-")
+        if len(named) > LONG or not named:
+            named = f"{named[:LONG]}{'-' if named else ''}{digest(told)[:4]}"
+        return (
+            *((named,) if self.query_labels else ()),
+            *((f"guidance-{self.query_guidance:g}",) if self.query_guidance != 1 else ()),
+            *((f"mask-{self.query_mask.stem}",) if self.query_mask else ()),
+        )
+
+
+@dataclass(frozen=True)
 class ComputeConfig:
     """Where and in how much memory; rounding apart, scores do not depend on it."""
 
@@ -96,9 +137,9 @@ class AttributeConfig:
     replay_back: int = field(default=0, kw_only=True)
     """For a repeat: 1, 2, and so on replay other epochs than 0 does, and than one another, as long
     as the interval has as many left."""
-    parameters: str = ".*"
-    """Regular expression: only parameters in whose name it is found count, in products and norms.
-    Default: all of them."""
+    parameters: str = TRAINED
+    """Which parameters count, in products and norms: trained (all, or those of the LoRA that was
+    trained), all, lora, or a regular expression that is found in their names."""
     plan: PlanConfig = field(default_factory=PlanConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     index: bool = False
@@ -153,8 +194,9 @@ class IndexConfig:
     all."""
     replay: str = "last"
     """Epochs of each checkpoint's interval to replay: last (as published), all, or a number."""
-    parameters: str = ".*"
-    """Regular expression: only parameters in whose name it is found count. Default: all."""
+    parameters: str = TRAINED
+    """Which parameters count, in products and norms: trained (all, or those of the LoRA that was
+    trained), all, lora, or a regular expression that is found in their names."""
     sketch_size: int = 8192
     """About how many numbers a sketch has; stored in two bytes each, by sample, checkpoint and
     method."""

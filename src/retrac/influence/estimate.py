@@ -247,7 +247,7 @@ def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> E
                 model,
                 run.objective,
                 few.plan,
-                first.seen_by(run),
+                first.asked(run, few.plan),
                 scorer.config.methods,
                 index.projection,
                 rows,
@@ -282,7 +282,7 @@ def _exact_costs(scorer: Scorer, queries: Queries, samples: np.ndarray, split: S
 
     def directions(plan: Scorer, asked: Queries) -> QueryGradients:
         return plan.directions(
-            model, last, asked.seen_by(scorer.run), asked.ids, split, lambda timesteps: None
+            model, last, asked.asked(plan.run, plan.plan), asked.ids, split, lambda timesteps: None
         )
 
     drawn = seconds_of(lambda: directions(few, first)) / (few.draws * len(first))
@@ -320,7 +320,7 @@ def _shortened(scorer: Scorer, timesteps: int) -> Scorer:
 
 
 def _some(queries: Queries, count: int) -> Queries:
-    return Queries("", queries.images[:count], queries.ids[:count], queries.labels[:count])
+    return queries.take(range(len(queries))[:count])
 
 
 def _first(run: Run, batch: int, visits: int) -> np.ndarray:

@@ -114,7 +114,7 @@ class ExactWork:
         gradients = self.scorer.directions(
             model,
             replay,
-            self.queries.take(block).seen_by(self.scorer.run),
+            self.queries.take(block).asked(self.scorer.run, self.scorer.plan),
             [self.queries.ids[query] for query in block],
             self.split,
             lambda timesteps: advance(timesteps * self.scorer.plan.noises),

@@ -19,7 +19,7 @@ from retrac.gradients.routes import Shape
 from retrac.gradients.sketch import Collected, Projection
 from retrac.gradients.speed import measure_machine, now
 from retrac.gradients.tape import per_sample_gradients
-from retrac.influence.config import AttributeConfig, ComputeConfig
+from retrac.influence.config import TRAINED, AttributeConfig, ComputeConfig
 from retrac.influence.explanation import Explanation, Times
 from retrac.influence.indexed import lay_out
 from retrac.influence.scorer import Scorer
@@ -40,7 +40,7 @@ def explain(
     queries: int = 16,
     sketch_size: int | None = None,
     samples: int | None = None,
-    parameters: str = ".*",
+    parameters: str = TRAINED,
     compute: ComputeConfig | None = None,
 ) -> Explanation:
     """Time a pass at the last checkpoint: an exact one for both methods, or a sketching one.
@@ -50,7 +50,7 @@ def explain(
         queries: of an exact pass; no more are taken than fit into the memory budget.
         sketch_size: numbers of a sketch; makes it a sketching pass.
         samples: in the pass; as many as fit if None.
-        parameters: a regular expression: only those in whose name it is found count.
+        parameters: "trained", "all", "lora", or a regular expression that is found in their names.
         compute: where, and in how much memory.
 
     Raises:

@@ -13,13 +13,13 @@ from torch import Tensor
 from retrac.errors import RetracError
 from retrac.gradients.sketch import Sides, measure_sides
 from retrac.influence.ahead import ahead
-from retrac.influence.config import METHODS, AttributeConfig, IndexConfig
+from retrac.influence.config import METHODS, TRAINED, AttributeConfig, IndexConfig
 from retrac.influence.exact import Scored
 from retrac.influence.parts import Left, Parts
 from retrac.influence.queries import Queries
 from retrac.influence.replay import Replay
 from retrac.influence.sample_scores import replayed, samples_in_piece
-from retrac.influence.scorer import Scorer
+from retrac.influence.scorer import Scorer, pattern_of
 from retrac.influence.sketched import query_sketches, sample_sketches
 from retrac.progress import progress
 from retrac.training.index import CONFIG, Index, IndexedCheckpoint, laid_out, pilot
@@ -133,7 +133,7 @@ def open_index(run: Run, config: AttributeConfig) -> Index:
     asked = {
         "checkpoints": sorted(set(config.checkpoints)),
         "replay": config.replay != "last" and config.replay,
-        "parameters": config.parameters != ".*" and config.parameters,
+        "parameters": config.parameters != TRAINED and pattern_of(run, config.parameters),
     }
     there = {"checkpoints": index.epochs, **index.config}
     for name, value in asked.items():
@@ -182,7 +182,7 @@ def index_scores(scorer: Scorer, index: Index, queries: Queries, parts: Parts) -
                 model,
                 run.objective,
                 scorer.plan.at(replay.checkpoint.epoch),
-                queries.seen_by(run),
+                queries.asked(run, scorer.plan),
                 methods,
                 index.projection,
                 scorer.rows(model),
@@ -267,7 +267,7 @@ def _settings(scorer: Scorer, config: IndexConfig) -> dict[str, Any]:
         "methods": list(METHODS),
         "checkpoints": [replay.checkpoint.epoch for replay in scorer.replays],
         "replay": config.replay,
-        "parameters": config.parameters,
+        "parameters": pattern_of(scorer.run, config.parameters),
         "seed": scorer.run.ledger.seed,
         "asked": config.sketch_size,
     }

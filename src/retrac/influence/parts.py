@@ -1,6 +1,5 @@
 """Finished pieces of long work, kept on disk until the whole is saved."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -108,14 +107,3 @@ def parts_beside(path: Path) -> Path:
 def kept_beside(path: Path) -> frozenset[str]:
     """Names of the pieces of a result at `path` that are kept."""
     return frozenset(piece.stem for piece in parts_beside(path).glob("*.npz"))
-
-
-def digest(*contents: Any) -> str:
-    """A short fingerprint of JSON values and arrays."""
-    found = hashlib.sha256()
-    for content in contents:
-        if isinstance(content, np.ndarray):
-            found.update(str(content.shape).encode() + np.ascontiguousarray(content).tobytes())
-        else:
-            found.update(json.dumps(content, sort_keys=True).encode())
-    return found.hexdigest()[:16]

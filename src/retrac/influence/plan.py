@@ -1,6 +1,7 @@
 """A plan: the draws (timestep, noise) at which a query's gradient is computed."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,17 +50,21 @@ class Plan:
         """The same plan at the checkpoint after so many epochs."""
         return replace(self, epoch=epoch)
 
-    def draw(self, image: Tensor) -> Tensor:
-        """The noises of one query, `[T', m, C, H, W]`.
+    def draw(self, image: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """The noises of one query, `[T', m, *shape]`.
 
         They depend on the seed, the checkpoint and the query's pixels, not on its place among other
         queries.
+
+        Args:
+            image: its pixels.
+            shape: as which the network sees it; as it is by default.
         """
         pixels = hashlib.sha256(image.numpy().astype("<f4").tobytes()).digest()
         entropy = [self.seed, self.epoch, int.from_bytes(pixels[:16], "little")]
         stream = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
         drawn = (self.noises + 1) // 2 if self.pairs else self.noises
-        size = (len(self.timesteps), drawn, *image.shape)
+        size = (len(self.timesteps), drawn, *(shape or image.shape))
         noise = torch.from_numpy(stream.standard_normal(size, dtype=np.float32))
         if not self.pairs:
             return noise

@@ -2,23 +2,46 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from retrac.data.images import read_images
 from retrac.diffusion.device import choose_device
-from retrac.diffusion.sampling import generate
-from retrac.diffusion.shown import Seen
+from retrac.diffusion.sampling import sample
 from retrac.errors import RetracError
+from retrac.influence.asked import Asked, pixels
+from retrac.influence.config import QueryConfig
+from retrac.influence.plan import Plan
 from retrac.influence.ranking import evenly_spread
+from retrac.training.generation import labels_for
 from retrac.training.run import Run
 
 STEPS = 50
-"""Of DDIM, where training has as many timesteps."""
+"""Of the sampler, where training has as many timesteps."""
 GENERATED = re.compile(r"generated/seed-(\d+)/(\d{4,})")
 """The id of a generated query tells its noise."""
+WHITE = 127
+"""Pixels of a mask above this count."""
+ASKED = "--query-labels"
+KINDS = ("train:", "generated:", "trajectory:", "each:")
+
+
+class Journey(NamedTuple):
+    """The way of Q generated images, by the steps of the sampler.
+
+    Attributes:
+        timesteps: `[steps]`, what the network was told at each.
+        clean: `[Q, steps, …]`, the samples that its predictions pointed to.
+    """
+
+    timesteps: Tensor
+    clean: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,49 +52,116 @@ class Queries:
         name: short, fit for a folder name.
         images: uint8 `[Q, C, H, W]`.
         ids: Q names.
-        labels: Q labels; empty where there is none.
+        labels: Q labels or prompts; empty where there is none.
+        journey: the way on which they were generated; None where they are looked at as they are.
+        masks: bool `[Q, H, W]`, the region that counts; None for all of it.
     """
 
     name: str
     images: np.ndarray
     ids: tuple[str, ...]
     labels: tuple[str, ...]
+    journey: Journey | None = None
+    masks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Queries":
         """Some of them."""
+        which, journey = list(rows), self.journey
         return Queries(
             self.name,
-            self.images[list(rows)],
-            tuple(self.ids[row] for row in rows),
-            tuple(self.labels[row] for row in rows),
+            self.images[which],
+            tuple(self.ids[row] for row in which),
+            tuple(self.labels[row] for row in which),
+            None if journey is None else journey._replace(clean=journey.clean[which]),
+            None if self.masks is None else self.masks[which],
         )
 
-    def seen_by(self, run: Run) -> Seen:
-        """As the network of a run sees them."""
-        return run.seen(self.images, self.labels)
+    def asked(self, run: Run, plan: Plan) -> Asked:
+        """As the network of a run sees them at the timesteps of a plan.
+
+        On a journey, that is at each timestep what the nearest step of the sampler pointed to
+        (Georgiev et al. 2023, section 3).
+        """
+        seen = run.seen(self.images, self.labels)
+        if self.masks is not None:
+            seen = seen._replace(counted=_share(torch.from_numpy(self.masks), seen.clean))
+        path = None
+        if (journey := self.journey) is not None:
+            told = run.objective.process.told[plan.timesteps]
+            path = journey.clean[:, (told[:, None] - journey.timesteps).abs().argmin(1)]
+        return Asked(seen, pixels(self.images), path)
+
+    @property
+    def told(self) -> tuple[Any, ...]:
+        """What tells them from other queries, as JSON values and arrays."""
+        journey = () if self.journey is None else (self.journey.clean.numpy(),)
+        masks = () if self.masks is None else (self.masks,)
+        return (self.images, list(self.ids), *journey, *masks)
 
 
-def open_queries(run: Run, text: str, seed: int = 0) -> Queries:
+def open_queries(run: Run, asked: QueryConfig | str, seed: int = 0) -> Queries:
     """Find the queries that a text names.
 
     Args:
         run: the run that they are put to.
-        text: `generated:8` (images that the run's last checkpoint makes), `train:16` (16 samples
-            evenly spread over the training set), `train:3,17` (these samples; `train:3,` for a
-            single one), `each:2` (two of every label, evenly spread among those that have it),
-            several of these (`train:8+generated:8`), or the path of an image or of a folder.
-        seed: of generated queries.
+        asked: settings, or their `queries` alone: `generated:8` (images that the run's last
+            checkpoint makes), `trajectory:8` (likewise, looked at along the way there), `train:16`
+            (16 samples evenly spread over the training set), `train:3,17` (these samples;
+            `train:3,` for a single one), `each:2` (two of every label, evenly spread among those
+            that have it), several of these (`train:8+generated:8`), or the path of an image or of
+            a folder.
+        seed: of generated queries, where a text is given.
 
     Raises:
-        RetracError: no such samples or files, or images of another size.
+        RetracError: no such samples or files, images of another size, labels that do not fit, or
+            what `sample` refuses.
     """
-    if len(parts := _parts(text)) > 1:
-        return _joined([open_queries(run, part, seed) for part in parts])
-    if re.fullmatch(r"generated:\d+", text):
-        return generated(run, to_generate(text), seed)
+    config = QueryConfig(asked, seed) if isinstance(asked, str) else asked
+    text = config.queries
+    parts = _parts(text)
+    if len(parts) > 1 and any(part.startswith("trajectory:") for part in parts):
+        raise RetracError(f"queries {text!r}: trajectory:N stands alone")
+    made = to_generate(text)
+    if config.query_labels and all(part.startswith(("train:", "each:")) for part in parts):
+        raise RetracError(f"{ASKED}: samples have their own")
+    labels = list(labels_for(run, config.query_labels, made, ASKED) if made else ())
+    found = []
+    for part in parts:
+        count = to_generate(part)
+        found.append(
+            generated(run, part, config, labels[:count]) if count else _found(run, part, config)
+        )
+        del labels[:count]
+    return _masked(_joined(found), config.query_mask)
+
+
+def generated(run: Run, part: str, config: QueryConfig, labels: Sequence[str]) -> Queries:
+    """Images that the run's last checkpoint makes, with a label each."""
+    keep, seed, count = part.startswith("trajectory:"), config.query_seed, len(labels)
+    made = sample(
+        _maker(run),
+        run.making,
+        range(count),
+        seed,
+        generation_steps(run),
+        guidance=config.query_guidance,
+        labels=labels,
+        keep=keep,
+    )
+    return Queries(
+        _generated_name(part, seed),
+        made.images,
+        tuple(_generated_id(seed, index, part.partition(":")[0]) for index in range(count)),
+        tuple(labels),
+        None if made.clean is None else Journey(made.timesteps, made.clean),
+    )
+
+
+def _found(run: Run, text: str, config: QueryConfig) -> Queries:
+    """Queries that are there: samples, or files."""
     if match := re.fullmatch(r"train:(\d+)", text):
         count, size = _count(match[1], text), len(run.dataset)
         if count > size:
@@ -85,36 +175,33 @@ def open_queries(run: Run, text: str, seed: int = 0) -> Queries:
         return training_samples(run, f"each-{count}", _of_each_label(run, count, text))
     if not Path(text).exists():
         raise RetracError(
-            f"queries {text!r}: neither generated:N, train:N, train:I,J, each:N, nor a file or "
-            "folder that exists"
+            f"queries {text!r}: neither generated:N, trajectory:N, train:N, train:I,J, each:N, nor "
+            "a file or folder that exists"
         )
     path = Path(text)
     ids, images = read_images(path, run.shape)
-    return Queries(path.stem or "images", images, tuple(ids), ("",) * len(ids))
+    given, count = config.query_labels, len(ids)
+    labels = labels_for(run, given, count, ASKED) if given else ("",) * count
+    return Queries(path.stem or "images", images, tuple(ids), tuple(labels))
 
 
 def to_generate(text: str) -> int:
     """How many images a text asks to be generated."""
-    found = [re.fullmatch(r"generated:(\d+)", part) for part in _parts(text)]
-    return sum(_count(match[1], text) for match in found if match)
+    found = [re.fullmatch(r"(generated|trajectory):(\d+)", part) for part in _parts(text)]
+    return sum(_count(match[2], text) for match in found if match)
 
 
-def stand_in(run: Run, text: str, seed: int = 0) -> Queries:
+def stand_in(run: Run, config: QueryConfig) -> Queries:
     """As `open_queries`, but with training samples in place of images yet to be generated."""
-    if len(parts := _parts(text)) > 1:
-        return _joined([stand_in(run, part, seed) for part in parts])
-    count = to_generate(text)
-    if not count:
-        return open_queries(run, text, seed)
-    samples = [index % len(run.dataset) for index in range(count)]
-    return training_samples(run, _generated_name(count, seed), samples)
-
-
-def generated(run: Run, count: int, seed: int) -> Queries:
-    """Images that the run's last checkpoint makes by DDIM."""
-    images = _generate(run, seed, range(count))
-    ids = tuple(_generated_id(seed, index) for index in range(count))
-    return Queries(_generated_name(count, seed), images, ids, run.generated_labels(range(count)))
+    found = []
+    for part in _parts(config.queries):
+        if count := to_generate(part):
+            samples = [index % len(run.dataset) for index in range(count)]
+            name = _generated_name(part, config.query_seed)
+            found.append(training_samples(run, name, samples))
+        else:
+            found.append(_found(run, part, config))
+    return _joined(found)
 
 
 def regenerated(run: Run, ids: Sequence[str]) -> dict[str, np.ndarray]:
@@ -131,11 +218,15 @@ def regenerated(run: Run, ids: Sequence[str]) -> dict[str, np.ndarray]:
     for name in ids:
         if match := GENERATED.fullmatch(name):
             wanted.setdefault(int(match[1]), []).append(int(match[2]))
-    return {
-        _generated_id(seed, index): image
-        for seed, indices in wanted.items()
-        for index, image in zip(indices, _generate(run, seed, indices), strict=True)
-    }
+    found: dict[str, np.ndarray] = {}
+    for seed, indices in wanted.items():
+        labels = run.generated_labels(indices)
+        steps = generation_steps(run)
+        images = sample(_maker(run), run.making, indices, seed, steps, labels=labels).images
+        found |= {
+            _generated_id(seed, index): image for index, image in zip(indices, images, strict=True)
+        }
+    return found
 
 
 def generation_steps(run: Run) -> int:
@@ -143,7 +234,7 @@ def generation_steps(run: Run) -> int:
     return min(STEPS, run.timesteps)
 
 
-def training_samples(run: Run, name: str, indices: Sequence[int]) -> Queries:
+def training_samples(run: Run, name: str, indices: Sequence[int] | np.ndarray) -> Queries:
     """Samples of the training set as queries.
 
     Raises:
@@ -166,11 +257,7 @@ def training_samples(run: Run, name: str, indices: Sequence[int]) -> Queries:
 
 def _parts(text: str) -> list[str]:
     parts = text.split("+")
-    return (
-        parts
-        if all(part.startswith(("train:", "generated:", "each:")) for part in parts)
-        else [text]
-    )
+    return parts if all(part.startswith(KINDS) for part in parts) else [text]
 
 
 def _of_each_label(run: Run, count: int, text: str) -> list[int]:
@@ -185,6 +272,8 @@ def _of_each_label(run: Run, count: int, text: str) -> list[int]:
 
 
 def _joined(parts: Sequence[Queries]) -> Queries:
+    if len(parts) == 1:
+        return parts[0]
     return Queries(
         "-".join(part.name for part in parts),
         np.concatenate([part.images for part in parts]),
@@ -193,22 +282,40 @@ def _joined(parts: Sequence[Queries]) -> Queries:
     )
 
 
-def _generate(run: Run, seed: int, indices: Sequence[int]) -> np.ndarray:
-    return generate(
-        run.checkpoints[-1].load_for_generation(run.shape).to(choose_device()),
-        run.making,
-        indices,
-        seed=seed,
-        steps=generation_steps(run),
-    )
+def _masked(queries: Queries, path: Path | None) -> Queries:
+    """With the regions that images in a file or folder show."""
+    if path is None:
+        return queries
+    height, width = queries.images.shape[2:]
+    _, found = read_images(path, (3, height, width))
+    masks = found.mean(1) > WHITE
+    if len(masks) not in (1, len(queries)):
+        raise RetracError(
+            f"--query-mask {path}: give one for all, or one for each of {len(queries)} queries, "
+            f"not {len(masks)}"
+        )
+    if not masks.any((1, 2)).all():
+        raise RetracError(f"--query-mask {path}: nothing is white, so nothing would count")
+    return replace(queries, masks=np.broadcast_to(masks, (len(queries), height, width)).copy())
 
 
-def _generated_id(seed: int, index: int) -> str:
-    return f"generated/seed-{seed}/{index:04d}"
+def _share(masks: Tensor, clean: Tensor) -> Tensor:
+    """How much each pixel or latent counts, `[Q, 1, H, W]` with a mean of 1."""
+    shares = adaptive_avg_pool2d(masks[:, None].float(), (clean.shape[2], clean.shape[3]))
+    return shares / shares.mean((1, 2, 3), keepdim=True)
 
 
-def _generated_name(count: int, seed: int) -> str:
-    return f"generated-{count}-seed-{seed}"
+def _maker(run: Run) -> nn.Module:
+    network: nn.Module = run.checkpoints[-1].load_for_generation(run.shape)
+    return network.to(choose_device())
+
+
+def _generated_id(seed: int, index: int, kind: str = "generated") -> str:
+    return f"{kind}/seed-{seed}/{index:04d}"
+
+
+def _generated_name(part: str, seed: int) -> str:
+    return f"{part.replace(':', '-')}-seed-{seed}"
 
 
 def _count(number: str, text: str) -> int:

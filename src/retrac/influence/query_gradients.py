@@ -12,6 +12,7 @@ from retrac.errors import RetracError
 from retrac.gradients import Directions, Layout, grouped_gradients
 from retrac.gradients.gradient import squared_norms_of
 from retrac.gradients.weighting import WEIGHTINGS
+from retrac.influence.asked import Asked
 from retrac.influence.memory import Split
 from retrac.influence.plan import Plan
 
@@ -33,7 +34,7 @@ def query_gradients(
     model: nn.Module,
     objective: Objective,
     plan: Plan,
-    seen: Seen,
+    queries: Asked,
     methods: Sequence[str],
     split: Split,
     names: Sequence[str],
@@ -51,7 +52,7 @@ def query_gradients(
         model: the network at a checkpoint.
         objective: the run's loss.
         plan: timesteps and noises.
-        seen: Q images, on the CPU.
+        queries: Q of them, on the CPU.
         methods: names of weightings.
         split: how many timesteps, whose gradients are held in memory, and noises make a pass.
         names: the queries' ids, for errors.
@@ -62,21 +63,21 @@ def query_gradients(
         RetracError: a gradient that is not finite; query and checkpoint are named.
     """
     device = next(model.parameters()).device
-    queries, steps = seen.size, len(plan.timesteps)
+    size, steps = queries.size, len(plan.timesteps)
     block, group = min(steps, split.timesteps), max(1, split.timesteps // steps)
     rows: dict[str, tuple[Layout, Tensor]] = {}
-    norms = torch.zeros(queries, steps)
-    for first in range(0, queries, group):
+    norms = torch.zeros(size, steps)
+    for first in range(0, size, group):
         some = slice(first, first + group)
-        asked = seen.rows(some)
-        noise = torch.stack([plan.draw(image) for image in asked.clean])
+        asked = queries.rows(some)
+        noise = asked.noises(plan)
         for start in range(0, steps, block):
             part = slice(start, start + block)
             timesteps = plan.timesteps[part]
             gradients, squared = gradients_by_timestep(
                 model,
                 objective,
-                asked.repeated(len(timesteps)).on(device),
+                asked.at(part, len(timesteps)).on(device),
                 timesteps.repeat(asked.size).to(device),
                 noise[:, part].flatten(0, 1).to(device),
                 split.noises,
@@ -94,7 +95,7 @@ def query_gradients(
             while gradients:  # gone before the next pass needs the memory
                 name, (layout, values) = gradients.popitem()
                 if name not in rows:
-                    empty = values.new_zeros(len(methods), queries, values.shape[1])
+                    empty = values.new_zeros(len(methods), size, values.shape[1])
                     rows[name] = (layout, empty)
                 sums = weights @ values.unflatten(0, (asked.size, -1))  # [Q, M, n]
                 rows[name][1][:, some] += sums.transpose(0, 1)

@@ -11,10 +11,12 @@ from diffusers import UNet2DModel
 
 from retrac.allocator import release_freed_memory
 from retrac.diffusion.device import choose_device
-from retrac.diffusion.shown import Seen, Shown
+from retrac.diffusion.lora import LORA_PARAMETERS
+from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
 from retrac.gradients import Directions
-from retrac.influence.config import AttributeConfig
+from retrac.influence.asked import Asked
+from retrac.influence.config import TRAINED, AttributeConfig
 from retrac.influence.memory import Split, rows_within, split_work
 from retrac.influence.plan import Plan
 from retrac.influence.query_gradients import QueryGradients, query_gradients
@@ -59,11 +61,16 @@ class Scorer:
             "methods": list(self.config.methods),
             "checkpoints": [replay.checkpoint.epoch for replay in self.replays],
             "replay": self.config.replay,
-            "parameters": self.config.parameters,
+            "parameters": self.pattern,
             **self.config.plan.settings,
             "trained": self.run.identity,
             **({"replay_back": self.config.replay_back} if self.config.replay_back else {}),
         }
+
+    @property
+    def pattern(self) -> str:
+        """Regular expression: found in the names of the parameters that count."""
+        return pattern_of(self.run, self.config.parameters)
 
     @property
     def draws(self) -> int:
@@ -83,10 +90,10 @@ class Scorer:
         """
         model = replay.checkpoint.load(self.run.shape).to(self.device)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(re.search(self.config.parameters, name) is not None)
+            parameter.requires_grad_(re.search(self.pattern, name) is not None)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise RetracError(
-                f"--parameters {self.config.parameters!r} is found in the name of none; names are "
+                f"--parameters {self.pattern!r} is found in the name of none; names are "
                 f"such as {', '.join(name for name, _ in list(model.named_parameters())[::40])}"
             )
         release_freed_memory()
@@ -112,7 +119,7 @@ class Scorer:
         self,
         model: UNet2DModel,
         replay: Replay,
-        seen: Seen,
+        asked: Asked,
         ids: Sequence[str],
         split: Split,
         advance: Callable[[int], None],
@@ -122,7 +129,7 @@ class Scorer:
             model,
             self.run.objective,
             self.plan.at(replay.checkpoint.epoch),
-            seen,
+            asked,
             self.config.methods,
             split,
             ids,
@@ -158,6 +165,12 @@ class Scorer:
             self.run.dataset.ids,
             self.groups,
         )
+
+
+def pattern_of(run: Run, parameters: str) -> str:
+    """The regular expression that `--parameters` stands for."""
+    named = {TRAINED: run.trained, "all": ".*", "lora": LORA_PARAMETERS}
+    return named.get(parameters, parameters)
 
 
 def stack_visits(arrays: Sequence[np.ndarray], fill: float) -> np.ndarray:

@@ -11,7 +11,7 @@ from diffusers import UNet2DModel
 
 from retrac.errors import RetracError, unknown
 from retrac.files import remove
-from retrac.influence.config import METHODS, AttributeConfig, ComputeConfig, PlanConfig
+from retrac.influence.config import METHODS, TRAINED, AttributeConfig, ComputeConfig, PlanConfig
 from retrac.influence.memory import Split
 from retrac.influence.parts import Left, Parts, parts_beside
 from retrac.influence.queries import training_samples
@@ -71,7 +71,7 @@ def self_influence(
     *,
     checkpoints: Sequence[int] = (),
     replay: str = "last",
-    parameters: str = ".*",
+    parameters: str = TRAINED,
     plan: PlanConfig | None = None,
     compute: ComputeConfig | None = None,
     output: str | Path | None = None,
@@ -203,7 +203,7 @@ def _of_block(
     directions = scorer.directions(
         model,
         replay,
-        images.seen_by(scorer.run),
+        images.asked(scorer.run, scorer.plan),
         images.ids,
         split,
         lambda done: advance(done * scorer.plan.noises),

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from retrac.diffusion.loss import Objective
-from retrac.diffusion.shown import Seen, Shown
+from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
 from retrac.gradients.sketch import Projection, sketches
 from retrac.gradients.weighting import WEIGHTINGS
+from retrac.influence.asked import Asked
 from retrac.influence.plan import Plan
 from retrac.influence.replay import Replay
 from retrac.training.index import Rows
@@ -20,7 +21,7 @@ def query_sketches(
     model: nn.Module,
     objective: Objective,
     plan: Plan,
-    seen: Seen,
+    queries: Asked,
     methods: Sequence[str],
     projection: Projection,
     batch: int,
@@ -34,7 +35,7 @@ def query_sketches(
         model: the network at a checkpoint.
         objective: the run's loss.
         plan: timesteps and noises.
-        seen: Q images, on the CPU.
+        queries: Q of them, on the CPU.
         methods: names of weightings.
         projection: of the index.
         batch: draws in a pass.
@@ -51,12 +52,12 @@ def query_sketches(
     found, norms = [], []
     steps, draws = len(plan.timesteps), len(plan.timesteps) * plan.noises
     group = max(1, batch // draws)  # of queries whose draws share passes
-    for first in range(0, seen.size, group):
-        asked = seen.rows(slice(first, first + group))
-        noise = torch.cat([plan.draw(image).flatten(0, 1) for image in asked.clean])
+    for first in range(0, queries.size, group):
+        asked = queries.rows(slice(first, first + group))
+        noise, same = asked.noises(plan).flatten(0, 2), asked.at(slice(None), steps)
         timesteps = plan.timesteps.repeat_interleave(plan.noises).repeat(asked.size)
         passes = []
-        for part in Shown(asked.repeated(draws), timesteps, noise).split(batch):
+        for part in Shown(same.repeated(plan.noises), timesteps, noise).split(batch):
             passes.append(_sketches(model, objective, part, projection))
             advance(part.size)
         by_timestep = torch.cat(passes).unflatten(0, (asked.size, steps, -1)).mean(2)

@@ -1,9 +1,7 @@
 """A model that was trained elsewhere: in a loop that asked a ledger for its events, which are then
 replayed, or in one whose events nobody knows, and some are sampled."""
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +14,22 @@ from torch import nn
 from retrac.data.config import DatasetConfig
 from retrac.data.open import open_dataset
 from retrac.diffusion.calls import Conditions, call_of
+from retrac.diffusion.density import drawn_as
+from retrac.diffusion.lora import LORA_PARAMETERS
 from retrac.diffusion.loss import DISTANCES, Objective
 from retrac.diffusion.model import load_network
-from retrac.diffusion.pipelines import Pipeline, fingerprint, weights_in
-from retrac.diffusion.process import min_snr
+from retrac.diffusion.pipelines import Pipeline
+from retrac.diffusion.process import Process, cosine_map, inverse_square, min_snr
 from retrac.diffusion.sampling import Making
 from retrac.diffusion.schedule import process_of
 from retrac.diffusion.shown import Seen, Shown
+from retrac.diffusion.texts import TOKENS
+from retrac.diffusion.weights import weights_in
 from retrac.errors import RetracError
 from retrac.files import read_json, write_json
+from retrac.fingerprints import digest, fingerprint
+from retrac.training.adopting import refuse_unfit
+from retrac.training.conditioning import LABEL, Captions, Conditioning, Untold, numbered
 from retrac.training.config import AdoptConfig
 from retrac.training.ledger import Ledger
 from retrac.training.run import RUN, Checkpoint, Run, made_with
@@ -34,6 +39,12 @@ ADOPTED = "adopted"
 ADOPTED_PARTS = ("weights", "parts", "labels", "dataset", "ledger")
 """What the record has that tells a model, its data and its events from others."""
 SAMPLED = "sampled, not those of training: scores are expectations over events, not a replay"
+WEIGHTS: Mapping[str, Callable[[Process], torch.Tensor] | None] = {
+    "none": None,
+    "min-snr": min_snr,
+    "inverse-square": inverse_square,
+    "cosine-map": cosine_map,
+}
 REPLAYED = "those of the training, drawn by a ledger"
 
 
@@ -57,9 +68,9 @@ def adopt(config: AdoptConfig, output: str | Path) -> "AdoptedRun":
     record = {
         "kind": ADOPTED,
         "config": config.to_json(),
-        "weights": [fingerprint(pipeline.weights(folder)) for folder in weights],
-        "parts": _parts(pipeline),
-        "labels": digest_of(list(dataset.labels or ())),
+        "weights": [fingerprint(*pipeline.weights(folder)) for folder in weights],
+        "parts": _parts(pipeline, weights),
+        "labels": digest(list(dataset.labels or ())),
         **made_with(dataset, ledger),
     }
     found = AdoptedRun.of(path, record)
@@ -125,48 +136,15 @@ class AdoptedRun(Run):
         """Refuse a model that these samples cannot have trained.
 
         Raises:
-            RetracError: other channels, classes that samples lack, or more than it has.
+            RetracError: as `refuse_unfit`, or samples lack what the model is told.
         """
-        pipeline, folder = self.pipeline, self.pipeline.encoder
-        of_images = pipeline.config if folder is None else read_json(folder / "config.json")
-        channels = of_images.get("in_channels")
-        if channels != self.shape[0]:
+        refuse_unfit(self.config, self.pipeline, self.shape, self.source.shape)
+        if self.pipeline.told_text and self.dataset.labels is None and LABEL in self.config.caption:
             raise RetracError(
-                f"the model in {self.config.pipeline} is for {channels} channels, but the images "
-                f"have {self.shape[0]}"
+                f"the model in {self.config.pipeline} is told texts, and {self.dataset.name!r} has "
+                "none: give the same to all samples by --caption"
             )
-        size, seen = pipeline.config.get("sample_size"), self.source.shape
-        sides = (size, size) if isinstance(size, int) else tuple(size or seen[1:])
-        if sides != seen[1:] or pipeline.config.get("in_channels") != seen[0]:
-            raise RetracError(
-                f"the model in {self.config.pipeline} sees {pipeline.config.get('in_channels')} "
-                f"channels of {sides[0]}x{sides[1]}, but these images give {seen[0]} of "
-                f"{seen[1]}x{seen[2]}: give another --resolution"
-            )
-        if pipeline.family == "UNet2DModel" and pipeline.config.get("out_channels") != seen[0]:
-            raise RetracError(
-                f"the model in {self.config.pipeline} predicts variances, too, which is not known "
-                "of U-Nets here"
-            )
-        if pipeline.config.get("class_embed_type") is not None:
-            raise RetracError(
-                f"the model in {self.config.pipeline} embeds classes by "
-                f"{pipeline.config['class_embed_type']!r}, which is not known here"
-            )
-        if process_of(pipeline.scheduler).prediction == "velocity":
-            raise RetracError(
-                f"the model in {self.config.pipeline} is of flow matching, which cannot be adopted "
-                "yet"
-            )
-        if self.config.classes and pipeline.classes is None:
-            raise RetracError(f"--classes: the model in {self.config.pipeline} is told none")
-        if self.config.drop and pipeline.no_class is None:
-            raise RetracError(
-                f"--drop {self.config.drop:g}: the model in {self.config.pipeline} has no class "
-                "that stands for none"
-            )
-        if self.pipeline.classes is not None:
-            self._classes(self.dataset.labels or ("",) * self.size)
+        _ = self.conditioning
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -185,47 +163,57 @@ class AdoptedRun(Run):
         Raises:
             RetracError: they have changed since they were adopted.
         """
-        folders = self.config.weights or (self.config.pipeline,)
-        for folder, known in zip(folders, self.record["weights"], strict=True):
-            if fingerprint(self.pipeline.weights(folder)) != known:
+        for folder, known in zip(self._folders, self.record["weights"], strict=True):
+            if fingerprint(*self.pipeline.weights(folder)) != known:
                 raise RetracError(
                     f"the weights in {folder} have changed since {self.path} was made: adopt them "
                     "again, into another folder"
                 )
-        for name, known in _parts(self.pipeline).items():
+        for name, known in _parts(self.pipeline, self._folders).items():
             if self.record["parts"].get(name) != known:
                 raise RetracError(
                     f"the {name} of {self.config.pipeline} has changed since {self.path} was made: "
                     "adopt it again, into another folder"
                 )
-        if digest_of(list(self.dataset.labels or ())) != self.record["labels"]:
+        if digest(list(self.dataset.labels or ())) != self.record["labels"]:
             raise RetracError(
                 f"the labels of {self.dataset.name!r} have changed since {self.path} was made: "
                 "adopt the model again, into another folder"
             )
         return [
             AdoptedCheckpoint(epoch, folder, pipeline=self.pipeline)
-            for epoch, folder in zip(self._epochs, folders, strict=True)
+            for epoch, folder in zip(self._epochs, self._folders, strict=True)
         ]
 
     @property
     def objective(self) -> Objective:
         """The loss that it is said to be trained with."""
         process = process_of(self.pipeline.scheduler)
-        if self.config.weighting == "min-snr":
-            process = process.weighted(min_snr(process))
+        if (weight := WEIGHTS[self.config.weighting]) is not None:
+            process = process.weighted(weight(process))
         return Objective(process, DISTANCES[self.config.loss], call_of(self.pipeline.family))
 
     @property
     def making(self) -> Making:
-        """How it generates, without guidance."""
+        """How it generates."""
         return Making(
             self.pipeline.scheduler,
             self.source.shape,
             call_of(self.pipeline.family),
-            lambda indices: self.conditions(self.generated_labels(indices)),
+            self.conditioning.of,
+            self.conditioning.nothing,
             self.source.decode,
         )
+
+    @property
+    def told(self) -> bool:
+        """Whether its network is told classes or texts."""
+        return self.pipeline.told_text or self.pipeline.classes is not None
+
+    @property
+    def trained(self) -> str:
+        """All parameters, or those of a LoRA."""
+        return LORA_PARAMETERS if self.pipeline.is_lora(self._folders[0]) else super().trained
 
     @cached_property
     def source(self) -> Source:
@@ -233,15 +221,30 @@ class AdoptedRun(Run):
         folder = self.pipeline.encoder
         if folder is None:
             return Pixels(self.dataset)
-        config = read_json(folder / "config.json")
-        return Latents(self.dataset, lambda: load_network(folder, "AutoencoderKL"), config)
+        config, variant = read_json(folder / "config.json"), weights_in(folder).variant
+        return Latents(self.dataset, lambda: load_network(folder, "AutoencoderKL", variant), config)
+
+    @cached_property
+    def conditioning(self) -> Conditioning:
+        """What the network is told of the samples."""
+        pipeline, config = self.pipeline, self.config
+        labels = self.dataset.labels or ("",) * self.size
+        if pipeline.told_text:
+            tokens = config.text_tokens or TOKENS.get(pipeline.kind, 0)
+            return Captions(
+                pipeline.for_texts, config.caption, labels, self.shape[1:], tokens, config.guidance
+            )
+        if pipeline.classes is not None:
+            model, count = str(config.pipeline), pipeline.classes
+            return numbered(model, labels, config.classes, count, pipeline.no_class)
+        return Untold()
 
     @property
     def identity(self) -> str:
         """Tells this model, its data and its sampled events from any other."""
         config = {**self.record["config"], "pipeline": None, "weights": None, "data": None}
         decided = [self.record[name] for name in ADOPTED_PARTS]
-        return digest_of([config, decided])
+        return digest(config, decided)
 
     @property
     def facts(self) -> dict[str, str | int | float]:
@@ -267,14 +270,18 @@ class AdoptedRun(Run):
         """What an event of each of some samples shows the network."""
         ledger, source = self.ledger, self.source
         events = ledger.events(epoch, samples, source.shape)
-        mirrored = events.flips & self.config.flip
         labels = self.dataset.labels or ("",) * self.size
-        conditions = dict(self.conditions([labels[index] for index in samples]))
-        if (nothing := self.pipeline.no_class) is not None and self.config.drop:
+        conditions = self.conditions([labels[index] for index in samples])
+        if self.config.drop and self.conditioning.nothing is not None:
+            nothing = self.conditioning.nothing(len(samples))
             dropped = ledger.dropped(epoch, samples, self.config.drop)
-            conditions["class_labels"] = conditions["class_labels"].masked_fill(dropped, nothing)
-        clean = source.clean(ledger, epoch, samples, mirrored)
-        return Shown(Seen(clean, conditions), events.timesteps, events.noise)
+            conditions = {
+                name: torch.where(dropped.view(-1, *(1,) * (value.dim() - 1)), nothing[name], value)
+                for name, value in conditions.items()
+            }
+        clean = source.clean(ledger, epoch, samples, events.flips & self.config.flip)
+        timesteps = drawn_as(self.config.density, self.timesteps)[events.timesteps]
+        return Shown(Seen(clean, conditions), timesteps, events.noise)
 
     def seen(self, images: np.ndarray, labels: Sequence[str]) -> Seen:
         """Images as the network sees them; of latents the means.
@@ -293,74 +300,34 @@ class AdoptedRun(Run):
     @property
     def example(self) -> Seen:
         """One sample as the network sees it, of any numbers: for its size."""
-        return Seen(torch.zeros(1, *self.source.shape), self.conditions([*self._known][:1]))
+        return Seen(torch.zeros(1, *self.source.shape), self.conditions(self.generated_labels([0])))
 
     def conditions(self, labels: Sequence[str]) -> Conditions:
-        """The classes of images with these labels, of a network that is told them.
+        """What the network is told of images with these labels.
 
         Raises:
-            RetracError: an image without a label, or with one that no sample has.
+            RetracError: an image without a label that it needs, or with one that no sample has.
         """
-        if self.pipeline.classes is None:
-            return {}
-        return {"class_labels": torch.tensor(self._classes(labels))}
+        return self.conditioning.of(labels)
 
     def generated_labels(self, indices: Sequence[int]) -> tuple[str, ...]:
-        """One class after the other, of a network that is told them."""
-        if self.pipeline.classes is None:
-            return ("",) * len(indices)
-        names = [*self._known]
+        """One label of the samples after the other, of a network that is told them."""
+        names = self.conditioning.labels
         return tuple(names[index % len(names)] for index in indices)
+
+    @property
+    def _folders(self) -> tuple[Path, ...]:
+        return self.config.weights or (self.config.pipeline,)
 
     @property
     def _epochs(self) -> tuple[int, ...]:
         sampled = (self.config.events * (place + 1) for place in range(len(self.record["weights"])))
         return self.config.epochs or tuple(sampled)
 
-    def _classes(self, labels: Sequence[str]) -> list[int]:
-        """The network's number of each label: its place among `--classes`, or among all labels in
-        order, as `datasets` numbers folders of images."""
-        there, count = self._known, self.pipeline.classes or 0
-        if len(there) != count:
-            raise RetracError(
-                f"the model in {self.config.pipeline} has {count} classes, but there are "
-                f"{len(there)} labels: give the label of each by --classes, in order"
-            )
-        for label in labels:
-            if label not in there:
-                what = f"the label {label!r}, which is of no class" if label else "no label"
-                raise RetracError(
-                    f"the model in {self.config.pipeline} is told an image's class, and an image "
-                    f"has {what}"
-                )
-        return [there[label] for label in labels]
 
-    @cached_property
-    def _known(self) -> dict[str, int]:
-        found = {*(self.dataset.labels or ())} - {""}
-        numbered = all(name.isdecimal() for name in found)
-        names = self.config.classes or sorted(found, key=int if numbered else str)
-        return {name: place for place, name in enumerate(names)}
-
-
-def _parts(pipeline: Pipeline) -> dict[str, str]:
-    """Fingerprints of all that decides losses beside the network's weights."""
-    found = {
-        "network's configuration": _settings(pipeline.config),
-        "scheduler": _settings(read_json(pipeline.path / "scheduler" / "scheduler_config.json")),
-    }
-    if (folder := pipeline.encoder) is not None:
-        found["encoder"] = fingerprint(weights_in(folder))
-        found["encoder's configuration"] = _settings(read_json(folder / "config.json"))
+def _parts(pipeline: Pipeline, folders: Sequence[Path]) -> dict[str, str]:
+    """Fingerprints of all that decides losses beside the weights that were trained."""
+    found = dict(pipeline.fingerprints)
+    if pipeline.is_lora(folders[0]):
+        found["network"] = fingerprint(*pipeline.weights(pipeline.path))
     return found
-
-
-def _settings(config: dict[str, Any]) -> str:
-    """A fingerprint of a configuration, but for where it was saved, and by which version."""
-    told = {name: value for name, value in config.items() if not name.startswith("_")}
-    return digest_of([config.get("_class_name"), told])
-
-
-def digest_of(content: Any) -> str:
-    """A fingerprint of JSON values."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -179,18 +179,31 @@ class AdoptConfig:
     data: DatasetConfig = field(default_factory=DatasetConfig)
     weights: tuple[Path, ...] = ()
     """Folders with weights at several moments of the training, in order, such as the checkpoint-*
-    folders of diffusers' training scripts. Default: the pipeline's own."""
+    folders of diffusers' training scripts; of all weights, or of a LoRA. Default: the pipeline's
+    own."""
     loss: Literal["mse", "l1"] = "mse"
     """Distance between prediction and target that it was trained with."""
-    weighting: Literal["none", "min-snr"] = "none"
-    """How losses counted by timestep; min-snr with a γ of 5."""
+    weighting: Literal["none", "min-snr", "inverse-square", "cosine-map"] = "none"
+    """How losses counted by timestep. Of a diffusion: min-snr, with a γ of 5. Of a flow:
+    inverse-square, 1/σ², which diffusers calls sigma_sqrt, or cosine-map, its cosmap."""
+    density: Literal["uniform", "logit-normal", "mode"] = "uniform"
+    """How training drew timesteps of a flow, with the usual settings of each: diffusers' scripts
+    for Stable Diffusion 3 say logit-normal. Sampled events are drawn like that."""
     flip: bool = False
     """Whether training mirrored images at random."""
     drop: float = 0.0
-    """How often training dropped the class, such as 0.1 of a DiT."""
+    """How often training dropped the class or the caption, such as 0.1."""
     classes: tuple[str, ...] = ()
     """Of a class-conditional model: the labels by class number. Default: in
     alphabetical order, or that of numbers."""
+    caption: str = "{label}"
+    """Of a model that is told texts: the caption of a sample, with {label} for its label, such as
+    "a photo of a {label}"; or the same for all."""
+    text_tokens: int | None = None
+    """Tokens at which T5 cuts captions. Default: 77 for Stable Diffusion 3 and 512 for Flux, as
+    diffusers' training scripts have it."""
+    guidance: float = 3.5
+    """What training told a model that is told the guidance, such as Flux."""
     epochs: tuple[int, ...] = ()
     """Whole epochs before each of the weights, of a training whose events a `retrac.Ledger` of this
     --seed drew: they are replayed, and count alike, as with a constant learning rate. Default:
@@ -209,6 +222,8 @@ class AdoptConfig:
             )
         if len({*self.classes}) < len(self.classes):
             raise RetracError("--classes names a label twice")
+        if self.text_tokens is not None and self.text_tokens < 1:
+            raise RetracError(f"--text-tokens must be at least 1, not {self.text_tokens}")
         if not 0 <= self.drop < 1:
             raise RetracError(f"--drop must be at least 0 and below 1, not {self.drop}")
         if self.epochs and len(self.epochs) != max(1, len(self.weights)):

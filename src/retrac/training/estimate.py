@@ -1,6 +1,7 @@
 """What training and generation will need, by a few steps of a network of their own."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from retrac.diffusion.sampling import BATCH, Making, generate
 from retrac.estimate import PASSES, Estimate, folder_bytes, peak_bytes, scratch, seconds_of
 from retrac.gradients.weighting import WEIGHTINGS
 from retrac.training.config import TrainConfig
+from retrac.training.generation import labels_for
 from retrac.training.generation import refuse_unfit as refuse_unfit_images
 from retrac.training.index import CHUNK, Index, IndexedCheckpoint, Rows
 from retrac.training.ledger import Ledger
@@ -146,11 +148,14 @@ def estimate_generation(
     eta: float = 0.0,
     epoch: int | None = None,
     device: str = "auto",
+    guidance: float = 1.0,
+    labels: Sequence[str] = (),
 ) -> Estimate | None:
-    """Measure one DDIM step; None where there are few.
+    """Measure one step; None where there are few.
 
     Args:
-        run, folder, count, seed, steps, eta, epoch, device: as for `generate_images`.
+        run, folder, count, seed, steps, eta, epoch, device, guidance, labels: as for
+            `generate_images`.
 
     Raises:
         RetracError: as `generate_images` before its first step.
@@ -162,7 +167,10 @@ def estimate_generation(
         return None
     place = choose_device(device)
     model = checkpoint.load_for_generation(run.shape).to(place)
-    seconds = seconds_of(lambda: generate(model, run.making, range(1), seed, 1, eta, shown=False))
+    told = labels_for(run, labels, count, "--labels")[:1]
+    seconds = seconds_of(
+        lambda: generate(model, run.making, range(1), seed, 1, eta, guidance, told, shown=False)
+    )
     pixels = count * math.prod(run.shape)
     return Estimate(passes * seconds, peak_bytes(place.type) + pixels, 2 * pixels)
 

@@ -1,5 +1,6 @@
 """Images of a run, as files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from retrac.data.grid import grid
@@ -11,6 +12,29 @@ from retrac.files import write_whole
 from retrac.training.run import Run, choose_checkpoints
 
 
+def labels_for(run: Run, given: Sequence[str], count: int, option: str) -> tuple[str, ...]:
+    """The label or prompt of each of so many images that have none of their own.
+
+    Args:
+        run: whose network makes or sees them.
+        given: one for all, or one for each; none for the labels of samples, one after the other.
+        count: of images.
+        option: what gives them, for errors.
+
+    Raises:
+        RetracError: another number of them, or the network is told nothing.
+    """
+    if not given:
+        return run.generated_labels(range(count))
+    if not run.told:
+        raise RetracError(f"{option}: the network of {run.path} is told nothing of an image")
+    if len(given) not in (1, count):
+        raise RetracError(
+            f"{option}: give one for all, or one for each of {count}: not {len(given)}"
+        )
+    return tuple(given) * (count // len(given))
+
+
 def generate_images(
     run: Run,
     folder: Path,
@@ -20,6 +44,8 @@ def generate_images(
     eta: float = 0.0,
     epoch: int | None = None,
     device: str = "auto",
+    guidance: float = 1.0,
+    labels: Sequence[str] = (),
 ) -> Path:
     """Write `folder/0000.png`, `0001.png`, …, and all of them on a sheet beside the folder.
 
@@ -29,9 +55,10 @@ def generate_images(
         run: a training run.
         folder: files of the same names in it are replaced.
         count: how many images.
-        seed, steps, eta: as for `retrac.diffusion.sampling.generate`.
+        seed, steps, eta, guidance: as for `retrac.diffusion.sampling.sample`.
         epoch: of the checkpoint; the last by default.
         device: "auto", "cpu", "cuda" or "mps".
+        labels: or prompts, as for `labels_for`.
 
     Returns:
         The path of the sheet.
@@ -50,6 +77,8 @@ def generate_images(
         seed,
         steps,
         eta,
+        guidance,
+        labels_for(run, labels, count, "--labels"),
     )
     for index, image in enumerate(images):
         with write_whole(folder / f"{index:04d}.png") as temporary:

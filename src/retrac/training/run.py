@@ -168,6 +168,16 @@ class Run(ABC):
         return dataset
 
     @property
+    def trained(self) -> str:
+        """Regular expression: what the names of trained parameters have in them."""
+        return ".*"
+
+    @property
+    def told(self) -> bool:
+        """Whether its network is told anything of a sample."""
+        return False
+
+    @property
     def size(self) -> int:
         """N."""
         return int(self.record["dataset"]["size"])

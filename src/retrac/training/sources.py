@@ -1,7 +1,8 @@
 """Where a network's samples come from: the pixels themselves, or latents that an encoder makes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,10 +12,13 @@ from torch import Tensor
 from retrac.data.dataset import ImageDataset
 from retrac.diffusion.device import choose_device
 from retrac.training.inputs import mirror
+from retrac.training.kept import Kept
 from retrac.training.ledger import Ledger
 
 CHUNK = 16
 """Images that are encoded together."""
+DECODED = 4
+"""Images that are decoded together, which takes more memory."""
 
 Shape = tuple[int, int, int]
 
@@ -64,45 +68,36 @@ class Pixels:
         return seen
 
 
-@dataclass(frozen=True, eq=False)
 class Latents:
     """Latents of an `AutoencoderKL`, of which training drew another one at each visit.
 
-    Those of samples are encoded when they are first asked for, and kept in memory.
-
-    Attributes:
+    Args:
         dataset: the samples.
         load: gives the encoder.
         config: its configuration.
     """
 
-    dataset: ImageDataset
-    load: Callable[[], Any]
-    config: dict[str, Any]
-    _kept: dict[tuple[int, bool], tuple[Tensor, Tensor]] = field(default_factory=dict)
-    _loaded: list[Any] = field(default_factory=list)
+    def __init__(
+        self, dataset: ImageDataset, load: Callable[[], Any], config: dict[str, Any]
+    ) -> None:
+        self.dataset = dataset
+        self._load = load
+        self._config = config
+        self._scale = float(config.get("scaling_factor") or 1.0)
+        self._shift = float(config.get("shift_factor") or 0.0)
+        self._kept: Kept[tuple[int, bool]] = Kept(self._encoded, CHUNK)
 
     @property
     def shape(self) -> Shape:
         """(C, H, W) of the latents."""
         _, height, width = self.dataset.shape
-        factor = 2 ** (len(self.config["block_out_channels"]) - 1)
-        return int(self.config["latent_channels"]), height // factor, width // factor
+        factor = 2 ** (len(self._config["block_out_channels"]) - 1)
+        return int(self._config["latent_channels"]), height // factor, width // factor
 
     def clean(self, ledger: Ledger, epoch: int, samples: np.ndarray, mirrored: Tensor) -> Tensor:
         """Mean and deviation of each sample's latents, and the luck of the event."""
-        keys = [
-            (int(sample), flip) for sample, flip in zip(samples, mirrored.tolist(), strict=True)
-        ]
-        missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
-        for start in range(0, len(missing), CHUNK):
-            some = missing[start : start + CHUNK]
-            images = self.dataset.tensors([sample for sample, _ in some])
-            found = self._posterior(mirror(images, torch.tensor([flip for _, flip in some])))
-            self._kept.update(zip(some, zip(*found, strict=True), strict=True))
-        means, deviations = (
-            torch.stack(parts) for parts in zip(*(self._kept[key] for key in keys), strict=True)
-        )
+        keys = zip(map(int, samples), mirrored.tolist(), strict=True)
+        means, deviations = map(torch.stack, zip(*self._kept[list(keys)], strict=True))
         return means + deviations * ledger.posterior(epoch, samples, self.shape)
 
     def of(self, images: Tensor) -> Tensor:
@@ -113,8 +108,13 @@ class Latents:
     def decode(self, seen: Tensor) -> Tensor:
         """Images, by the decoder."""
         encoder = self._encoder.to(seen.device)
-        images: Tensor = encoder.decode(seen / self._scale + self._shift).sample
-        return images
+        latents = seen / self._scale + self._shift
+        return torch.cat([encoder.decode(some).sample for some in latents.split(DECODED)])
+
+    def _encoded(self, keys: list[tuple[int, bool]]) -> list[tuple[Tensor, ...]]:
+        images = self.dataset.tensors([sample for sample, _ in keys])
+        flips = torch.tensor([flip for _, flip in keys])
+        return list(zip(*self._posterior(mirror(images, flips)), strict=True))
 
     @torch.no_grad()
     def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,16 +124,6 @@ class Latents:
         mean, deviation = ((found.mean - self._shift) * self._scale, found.std * self._scale)
         return mean.cpu(), deviation.cpu()
 
-    @property
+    @cached_property
     def _encoder(self) -> Any:
-        if not self._loaded:
-            self._loaded.append(self.load())
-        return self._loaded[0]
-
-    @property
-    def _scale(self) -> float:
-        return float(self.config.get("scaling_factor") or 1.0)
-
-    @property
-    def _shift(self) -> float:
-        return float(self.config.get("shift_factor") or 0.0)
+        return self._load()

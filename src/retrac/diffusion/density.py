@@ -1,0 +1,39 @@
+"""How training draws the timesteps of a flow: some more often than others."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+MODE = 1.29
+"""Scale s of "mode", as diffusers' training scripts have it."""
+
+
+def _uniform(shares: Tensor) -> Tensor:
+    return shares
+
+
+def _logit_normal(shares: Tensor) -> Tensor:
+    return torch.special.ndtri(shares).sigmoid()
+
+
+def _mode(shares: Tensor) -> Tensor:
+    low = 1 - shares - MODE * ((math.pi * shares / 2).cos().square() - 1 + shares)
+    return 1 - low
+
+
+DENSITIES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "uniform": _uniform,
+    "logit-normal": _logit_normal,
+    "mode": _mode,
+}
+"""By name, the quantile function: of each share in (0, 1) how far between sample and noise the
+timestep lies below which that share of draws falls (Esser et al. 2024, section 3.1; mean 0 and
+deviation 1)."""
+
+
+def drawn_as(density: str, timesteps: int) -> Tensor:
+    """The timesteps `[T]` int64, rising, that stand for T equally likely draws."""
+    shares = (torch.arange(timesteps, dtype=torch.float64) + 0.5) / timesteps
+    return (DENSITIES[density](shares) * timesteps).long().clamp(0, timesteps - 1)

@@ -1,0 +1,86 @@
+"""Whether a trained model and some samples belong together."""
+
+from retrac.diffusion.pipelines import Pipeline
+from retrac.diffusion.schedule import process_of
+from retrac.errors import RetracError
+from retrac.files import read_json
+from retrac.training.config import AdoptConfig
+
+FIXED = ("UNet2DModel", "DiTTransformer2DModel")
+"""Families that see images of one size; others see any that their levels and patches divide."""
+OF_FLOWS = ("inverse-square", "cosine-map")
+"""Weightings."""
+
+
+def refuse_unfit(
+    config: AdoptConfig,
+    pipeline: Pipeline,
+    images: tuple[int, int, int],
+    seen: tuple[int, int, int],
+) -> None:
+    """Refuse a model that is unknown, or that such samples cannot have trained.
+
+    Args:
+        config: what is said of the model.
+        pipeline: the model.
+        images: (C, H, W) of the samples.
+        seen: of what its network sees of them.
+
+    Raises:
+        RetracError: which.
+    """
+    _refuse_images(config, pipeline, images, seen)
+    network, model = pipeline.config, f"the model in {config.pipeline}"
+    if pipeline.family == "UNet2DModel" and network.get("out_channels") != seen[0]:
+        raise RetracError(f"{model} predicts variances, too, which is not known of U-Nets here")
+    if network.get("class_embed_type") is not None:
+        raise RetracError(
+            f"{model} embeds classes by {network['class_embed_type']!r}, which is not known here"
+        )
+    flow = process_of(pipeline.scheduler).prediction == "velocity"
+    if config.weighting in OF_FLOWS and not flow:
+        raise RetracError(f"--weighting {config.weighting} is of flow matching, but {model} is not")
+    if config.weighting == "min-snr" and flow:
+        raise RetracError(f"--weighting min-snr is of diffusion, but {model} is of flow matching")
+    if config.density != "uniform" and not flow:
+        raise RetracError(f"--density {config.density} is of flow matching, but {model} is not")
+    if config.classes and pipeline.classes is None:
+        raise RetracError(f"--classes: {model} is told none")
+    if config.drop and pipeline.no_class is None and not pipeline.told_text:
+        raise RetracError(
+            f"--drop {config.drop:g}: {model} has no class that stands for none, and is told no "
+            "text"
+        )
+    of_lora = [pipeline.is_lora(folder) for folder in config.weights]
+    if any(of_lora) and not all(of_lora):
+        raise RetracError("--weights: some folders hold a LoRA, and others do not")
+
+
+def _refuse_images(
+    config: AdoptConfig,
+    pipeline: Pipeline,
+    images: tuple[int, int, int],
+    seen: tuple[int, int, int],
+) -> None:
+    network, folder, model = pipeline.config, pipeline.encoder, f"the model in {config.pipeline}"
+    of_images = network if folder is None else read_json(folder / "config.json")
+    if (channels := of_images.get("in_channels")) != images[0]:
+        raise RetracError(f"{model} is for {channels} channels, but the images have {images[0]}")
+    packed = pipeline.family == "FluxTransformer2DModel"
+    channels = int(network.get("in_channels", 0)) // (4 if packed else 1)
+    if pipeline.family in FIXED:
+        size = network.get("sample_size")
+        sides = (size, size) if isinstance(size, int) else tuple(size or seen[1:])
+        fits, told = sides == seen[1:], f"{sides[0]}x{sides[1]}"
+    else:
+        parts = (
+            2
+            if packed
+            else network.get("patch_size") or 2 ** (len(network.get("block_out_channels", ())) - 1)
+        )
+        fits, told = not any(side % parts for side in seen[1:]), f"sides that {parts} divides"
+    if channels != seen[0] or not fits:
+        raise RetracError(
+            f"{model} sees {channels} channels of {told}, but these images give {seen[0]} of "
+            f"{seen[1]}x{seen[2]}: give another --resolution"
+        )

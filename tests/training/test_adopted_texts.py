@@ -1,0 +1,183 @@
+"""Models that are told texts, with all their weights or a LoRA, asked like any run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from plain_loop import assert_close, expected_scores
+from retrac.data.config import DatasetConfig
+from retrac.diffusion.density import drawn_as
+from retrac.diffusion.lora import LORA
+from retrac.errors import RetracError
+from retrac.influence.attribute import attribute
+from retrac.influence.config import PlanConfig, QueryConfig
+from retrac.influence.queries import open_queries
+from retrac.training.adopted import AdoptedRun, adopt
+from retrac.training.config import AdoptConfig
+from retrac.training.run import Run
+from text_pipelines import PIPELINES, STEPS, TOKENS, lora, text_pipeline
+
+DIGITS = DatasetConfig(dataset="digits", resolution=16, limit=6)
+PLAN = PlanConfig(3, 2)
+
+
+def adopted(folder: Path, name: str, with_lora: bool = False, **changes: Any) -> AdoptedRun:
+    path = text_pipeline(folder / "model", name)
+    part = "unet" if (path / "unet").is_dir() else "transformer"
+    weights = (lora(folder / "lora", path, part),) if with_lora else ()
+    options = {"events": 2, "caption": "a {label}", "text_tokens": TOKENS, **changes}
+    return adopt(AdoptConfig(path, DIGITS, weights, **options), folder / "run")
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("with_lora", [False, True])
+def test_scores_are_those_of_the_plain_loop(tmp_path: Path, name: str, with_lora: bool) -> None:
+    flow = name.startswith(("Stable Diffusion 3", "Flux"))
+    changes = {"density": "logit-normal", "weighting": "cosine-map"} if flow else {"drop": 0.5}
+    run = adopted(tmp_path, name, with_lora, **changes)
+    queries = open_queries(run, QueryConfig("generated:2", query_labels=("3", "b c")))
+    found = attribute(run, queries, replay="all", plan=PLAN).contributions
+    for place, method in enumerate(("tracin", "retrac")):
+        assert_close(found.values[place], expected_scores(run, queries, PLAN, method))
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> AdoptedRun:
+    """Stable Diffusion with a LoRA. Not to be changed."""
+    return adopted(tmp_path_factory.mktemp("adapted"), "Stable Diffusion", True, drop=0.5)
+
+
+def test_captions_of_samples_and_prompts_of_queries(adapted: AdoptedRun) -> None:
+    """A sample's label goes through the template; anything else is a prompt as it stands."""
+    told = [adapted.conditions([label])["encoder_hidden_states"] for label in ("3", "a 3", "3 ")]
+    assert torch.equal(told[0], told[1]) and not torch.equal(told[0], told[2])
+
+
+def test_dropped_captions_are_those_of_the_ledger(adapted: AdoptedRun) -> None:
+    every = np.arange(6)
+    dropped = adapted.ledger.dropped(1, every, 0.5)
+    assert 0 < dropped.sum() < 6
+    shown = adapted.shown(1, every).seen.conditions["encoder_hidden_states"]
+    empty = adapted.conditions([""])["encoder_hidden_states"]
+    assert [torch.equal(row, empty[0]) for row in shown] == dropped.tolist()
+
+
+@pytest.mark.parametrize("density", ["uniform", "logit-normal", "mode"])
+def test_timesteps_of_flows_are_drawn_as_training_did(tmp_path: Path, density: str) -> None:
+    run = adopted(tmp_path, "Stable Diffusion 3", density=density)
+    events = [run.shown(epoch, np.arange(6)).timesteps for epoch in range(2)]
+    uniform = [run.ledger.events(epoch, np.arange(6), (1,)).timesteps for epoch in range(2)]
+    table = drawn_as(density, STEPS)
+    for found, drawn in zip(events, uniform, strict=True):
+        assert torch.equal(found, table[drawn])
+
+
+def test_parameters_that_count_are_those_that_were_trained(adapted: AdoptedRun) -> None:
+    queries = open_queries(adapted, "train:1")
+    by_name = {
+        name: attribute(adapted, queries, ("tracin",), plan=PLAN, parameters=name)
+        for name in ("trained", "lora", "all", "lora_A")
+    }
+    scores = {name: result.scores.values for name, result in by_name.items()}
+    np.testing.assert_array_equal(scores["trained"], scores["lora"])
+    assert not np.allclose(scores["lora"], scores["all"])
+    assert not np.allclose(scores["lora"], scores["lora_A"])
+
+
+def test_a_lora_changes_the_network_and_leaves_the_rest_alone(adapted: AdoptedRun) -> None:
+    base = adapted.pipeline.load(adapted.config.pipeline)
+    network = adapted.checkpoints[0].load(adapted.shape)
+    own = dict(base.named_parameters())
+    for name, parameter in network.named_parameters():
+        assert parameter.requires_grad == ("lora_" in name)
+        if not parameter.requires_grad:
+            assert torch.equal(parameter, own[name.replace(".base_layer", "")])
+    losses = [
+        adapted.objective.losses(model, *adapted.shown(0, np.arange(6)))
+        for model in (base, network)
+    ]
+    assert not torch.allclose(*losses)
+
+
+def test_it_is_opened_again(adapted: AdoptedRun) -> None:
+    again = Run.open(adapted.path)
+    assert isinstance(again, AdoptedRun) and again.identity == adapted.identity
+    assert again.trained == "lora_" and again.told
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"weighting": "cosine-map"}, "--weighting cosine-map is of flow matching"),
+        ({"density": "mode"}, "--density mode is of flow matching"),
+        ({"classes": ("a",)}, "--classes: the model in .* is told none"),
+        ({"text_tokens": 0}, "--text-tokens must be at least 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path: Path, changes: Any, told: str) -> None:
+    with pytest.raises(RetracError, match=told):
+        adopted(tmp_path, "Stable Diffusion", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_min_snr_is_not_of_flows(tmp_path: Path) -> None:
+    with pytest.raises(RetracError, match="min-snr is of diffusion"):
+        adopted(tmp_path, "Flux", weighting="min-snr")
+
+
+def test_samples_without_captions_need_one(tmp_path: Path) -> None:
+    path = text_pipeline(tmp_path / "model", "Stable Diffusion")
+    np.savez(tmp_path / "plain.npz", images=np.zeros((4, 1, 16, 16), np.uint8))
+    data = DatasetConfig(str(tmp_path / "plain.npz"))
+    with pytest.raises(RetracError, match="has none: give the same to all samples by --caption"):
+        adopt(AdoptConfig(path, data), tmp_path / "run")
+    run = adopt(AdoptConfig(path, data, caption="a photo"), tmp_path / "run")
+    shown = run.shown(0, np.arange(2)).seen.conditions["encoder_hidden_states"]
+    assert torch.equal(shown[0], shown[1])
+    assert torch.equal(shown[:1], run.conditions(["a photo"])["encoder_hidden_states"])
+
+
+def test_sizes_that_the_network_cannot_see_are_refused(tmp_path: Path) -> None:
+    path = text_pipeline(tmp_path / "model", "Flux")
+    data = DatasetConfig(dataset="digits", resolution=18, limit=6)
+    with pytest.raises(RetracError, match=r"sides that 2 divides.*4 of 9x9: give another --res"):
+        adopt(AdoptConfig(path, data), tmp_path / "run")
+
+
+@pytest.mark.parametrize("damage", ["renamed", "text encoder", "cut", "other shape"])
+def test_a_lora_that_does_not_fit_is_refused(tmp_path: Path, damage: str) -> None:
+    run = adopted(tmp_path, "Stable Diffusion", True)
+    file = tmp_path / "lora" / LORA
+    tensors = load_file(file)
+    first = next(iter(tensors))
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        value = tensors.pop(first)
+        if damage == "renamed":
+            tensors[first.replace("unet.", "unet.elsewhere.")] = value
+        elif damage == "text encoder":
+            tensors[first.replace("unet.", "text_encoder.")] = value
+        else:
+            tensors[first] = torch.zeros(value.shape[0] + 1, *value.shape[1:])
+        save_file(tensors, file)
+    with pytest.raises(RetracError, match="have changed since"):
+        _ = run.checkpoints
+    pattern = "does not fit|text encoder, too|cannot be read"
+    with pytest.raises(RetracError, match=pattern) as caught:
+        run.pipeline.load(tmp_path / "lora")
+    assert "\n" not in str(caught.value)
+
+
+def test_other_text_encoders_are_noticed(tmp_path: Path) -> None:
+    run = adopted(tmp_path, "Stable Diffusion")
+    text_pipeline(tmp_path / "other", "Stable Diffusion", seed=1)
+    for name in ("model.safetensors",):
+        source = tmp_path / "other/text_encoder" / name
+        (tmp_path / "model/text_encoder" / name).write_bytes(source.read_bytes())
+    with pytest.raises(RetracError, match=r"text encoders and tokenizers of .* changed"):
+        _ = Run.open(run.path).checkpoints

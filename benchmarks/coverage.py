@@ -25,10 +25,11 @@ from scipy.stats import spearmanr
 from scipy.stats import t as student
 
 from retrac.files import write_json
+from retrac.influence.asked import Queries
 from retrac.influence.attribute import attribute
 from retrac.influence.config import IndexConfig, PlanConfig
 from retrac.influence.indexed import build_index
-from retrac.influence.queries import Queries, open_queries
+from retrac.influence.queries import open_queries
 from retrac.influence.uncertainty import CERTAIN, Uncertainty, in_first
 from retrac.training.run import Run
 

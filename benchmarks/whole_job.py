@@ -29,11 +29,12 @@ from benchmarks.cost.workload import Workload
 from retrac.allocator import keep_freed_memory
 from retrac.diffusion.model import build_unet
 from retrac.files import write_json
+from retrac.influence.asked import Queries
 from retrac.influence.attribute import attribute
 from retrac.influence.attribution import Attribution
 from retrac.influence.config import IndexConfig, PlanConfig
 from retrac.influence.indexed import build_index
-from retrac.influence.queries import Queries, open_queries
+from retrac.influence.queries import open_queries
 from retrac.training.run import Run, TrainedRun
 
 OTHER_SEED = 1

@@ -7,9 +7,9 @@ import torch
 
 from retrac.diffusion.shown import Seen
 from retrac.gradients import oracle
+from retrac.influence.asked import Queries
 from retrac.influence.config import PlanConfig
 from retrac.influence.plan import Plan
-from retrac.influence.queries import Queries
 from retrac.training.adopted import AdoptedRun
 
 

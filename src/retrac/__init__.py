@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retrac.data.config import DatasetConfig
     from retrac.errors import RetracError
+    from retrac.influence.asked import Queries
     from retrac.influence.attribute import attribute
     from retrac.influence.attribution import Attribution
-    from retrac.influence.config import AttributeConfig, ComputeConfig, PlanConfig
+    from retrac.influence.config import AttributeConfig, ComputeConfig, PlanConfig, QueryConfig
     from retrac.influence.norms import norms
-    from retrac.influence.queries import Queries, open_queries
+    from retrac.influence.queries import open_queries
     from retrac.influence.self_influence import self_influence
     from retrac.influence.until import Until, attribute_until
     from retrac.report.page import write_report
@@ -35,7 +36,8 @@ _HOMES = {
     "Events": "retrac.training.ledger",
     "Ledger": "retrac.training.ledger",
     "PlanConfig": "retrac.influence.config",
-    "Queries": "retrac.influence.queries",
+    "QueryConfig": "retrac.influence.config",
+    "Queries": "retrac.influence.asked",
     "RetracError": "retrac.errors",
     "Run": "retrac.training.run",
     "TrainConfig": "retrac.training.config",
@@ -61,6 +63,7 @@ __all__ = [
     "Ledger",
     "PlanConfig",
     "Queries",
+    "QueryConfig",
     "RetracError",
     "Run",
     "TrainConfig",

@@ -12,7 +12,7 @@ from retrac.evaluation.interval import Interval
 from retrac.evaluation.outliers import Outliers
 from retrac.evaluation.targeting import Targeting
 from retrac.evaluation.tracing import Tracing
-from retrac.influence.queries import Queries
+from retrac.influence.asked import Queries
 
 LABELS = ["a"] * 30 + ["b"] * 70
 KIN = np.array([float(label == "a") for label in LABELS])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrac.influence.queries import Queries
+from retrac.influence.asked import Queries
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from retrac.evaluation.section import Rows, Section
 from retrac.evaluation.targeting import Targeting
 from retrac.evaluation.tracing import Tracing
 from retrac.fingerprints import digest
+from retrac.influence.asked import Queries
 from retrac.influence.attribute import Way
 from retrac.influence.attribution import Attribution
 from retrac.influence.config import METHODS, AttributeConfig, PlanConfig
@@ -32,7 +33,6 @@ from retrac.influence.estimate import (
     estimate_self_influence,
     together,
 )
-from retrac.influence.queries import Queries
 from retrac.influence.ranking import evenly_spread
 from retrac.influence.scorer import Scorer
 from retrac.influence.self_influence import self_influence, settings_of

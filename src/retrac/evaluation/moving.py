@@ -13,10 +13,10 @@ import torch
 from retrac.diffusion.shown import Shown
 from retrac.evaluation.bias import loudest_timestep
 from retrac.evaluation.interval import Interval, mean_interval
+from retrac.influence.asked import Queries
 from retrac.influence.config import AttributeConfig
 from retrac.influence.exact import exact_scores
 from retrac.influence.parts import Parts
-from retrac.influence.queries import Queries
 from retrac.influence.replay import Replay
 from retrac.influence.scorer import Scorer
 from retrac.training.run import Run

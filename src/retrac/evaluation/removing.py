@@ -25,9 +25,10 @@ from retrac.evaluation.removal import DISTANCE, LOSS, RANDOM, SIMILARITY, Remova
 from retrac.evaluation.thinned import train_without
 from retrac.files import PARTIAL, read_json, remove, write_json, write_whole
 from retrac.fingerprints import digest
+from retrac.influence.asked import Queries
 from retrac.influence.attribution import Attribution
 from retrac.influence.plan import Plan
-from retrac.influence.queries import GENERATED, Queries, generation_steps, regenerated
+from retrac.influence.queries import GENERATED, generation_steps, regenerated
 from retrac.influence.ranking import evenly_spread
 from retrac.influence.store import refuse_other
 from retrac.training.config import TrainConfig

@@ -23,9 +23,9 @@ from retrac.evaluation.losses import training_losses
 from retrac.evaluation.retraining import Retraining
 from retrac.files import write_whole
 from retrac.fingerprints import digest
+from retrac.influence.asked import Queries
 from retrac.influence.attribute import Way
 from retrac.influence.config import AttributeConfig
-from retrac.influence.queries import Queries
 from retrac.training.config import TrainConfig
 from retrac.training.loop import train
 from retrac.training.run import TrainedRun, checkpoints_in

@@ -1,13 +1,17 @@
-"""Queries as a network sees them, and what their noises follow from."""
+"""Queries: images, and what a network sees of them."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from retrac.diffusion.shown import Rows, Seen
 from retrac.influence.plan import Plan
+from retrac.training.run import Run
 
 
 class Asked(NamedTuple):
@@ -47,6 +51,81 @@ class Asked(NamedTuple):
         return torch.stack([plan.draw(image, shape) for image in self.pixels])
 
 
+class Journey(NamedTuple):
+    """The way of Q generated images, by the steps of the sampler.
+
+    Attributes:
+        timesteps: `[steps]`, what the network was told at each.
+        clean: `[Q, steps, …]`, the samples that its predictions pointed to.
+    """
+
+    timesteps: Tensor
+    clean: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Images to be explained.
+
+    Attributes:
+        name: short, fit for a folder name.
+        images: uint8 `[Q, C, H, W]`.
+        ids: Q names.
+        labels: Q labels or prompts; empty where there is none.
+        journey: the way on which they were generated; None where they are looked at as they are.
+        masks: bool `[Q, H, W]`, the region that counts; None for all of it.
+    """
+
+    name: str
+    images: np.ndarray
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    journey: Journey | None = None
+    masks: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Queries":
+        """Some of them."""
+        which, journey = list(rows), self.journey
+        return Queries(
+            self.name,
+            self.images[which],
+            tuple(self.ids[row] for row in which),
+            tuple(self.labels[row] for row in which),
+            None if journey is None else journey._replace(clean=journey.clean[which]),
+            None if self.masks is None else self.masks[which],
+        )
+
+    def asked(self, run: Run, plan: Plan) -> Asked:
+        """As the network of a run sees them at the timesteps of a plan.
+
+        On a journey, that is at each timestep what the nearest step of the sampler pointed to
+        (Georgiev et al. 2023, section 3).
+        """
+        seen = run.seen(self.images, self.labels)
+        if self.masks is not None:
+            seen = seen._replace(counted=_share(torch.from_numpy(self.masks), seen.clean))
+        path = None
+        if (journey := self.journey) is not None:
+            told = run.objective.process.told[plan.timesteps]
+            path = journey.clean[:, (told[:, None] - journey.timesteps).abs().argmin(1)]
+        return Asked(seen, pixels(self.images), path)
+
+    @property
+    def told(self) -> tuple[Any, ...]:
+        """What tells them from other queries, as JSON values and arrays."""
+        masks = () if self.masks is None else (self.masks,)
+        return (self.images, list(self.ids), *masks)
+
+
 def pixels(images: np.ndarray) -> Tensor:
     """Images uint8 `[Q, C, H, W]` in [-1, 1]."""
     return torch.from_numpy(images).float() / 127.5 - 1
+
+
+def _share(masks: Tensor, clean: Tensor) -> Tensor:
+    """How much each pixel or latent counts, `[Q, 1, H, W]` with a mean of 1."""
+    shares = adaptive_avg_pool2d(masks[:, None].float(), (clean.shape[2], clean.shape[3]))
+    return shares / shares.mean((1, 2, 3), keepdim=True)

@@ -10,12 +10,13 @@ import xarray as xr
 
 from retrac.files import remove
 from retrac.fingerprints import digest
+from retrac.influence.asked import Queries
 from retrac.influence.attribution import KIND, Attribution
 from retrac.influence.config import TRAINED, AttributeConfig, ComputeConfig, PlanConfig, QueryConfig
 from retrac.influence.exact import Scored, exact_scores
 from retrac.influence.indexed import as_indexed, index_scores, open_index
 from retrac.influence.parts import Parts, parts_beside
-from retrac.influence.queries import Queries, open_queries
+from retrac.influence.queries import open_queries
 from retrac.influence.scorer import Scorer, stack_visits
 from retrac.influence.store import open_result, refuse_other
 from retrac.training.index import Index
@@ -188,8 +189,9 @@ def _dataset(scorer: Scorer, queries: Queries, scored: Scored, exact: np.ndarray
     run, replays, plan = scorer.run, scorer.replays, scorer.plan
     dataset = run.dataset
     shown = ends(scored.score.sum(1), SHOWN)
-    groups = {} if scored.groups is None else {"part": (PART, scored.groups)}
     image = ("channel", "row", "column")
+    groups = {} if scored.groups is None else {"part": (PART, scored.groups)}
+    masks = {} if queries.masks is None else {"query_mask": (("query", *image[1:]), queries.masks)}
     visits = ("checkpoint", "sample", "visit")
     return xr.Dataset(
         {
@@ -204,6 +206,7 @@ def _dataset(scorer: Scorer, queries: Queries, scored: Scored, exact: np.ndarray
             "query_image": (("query", *image), queries.images),
             "sample_image": (("shown", *image), dataset.images[shown]),
             **groups,
+            **masks,
         },
         coords={
             "method": list(scorer.config.methods),

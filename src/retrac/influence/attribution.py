@@ -34,6 +34,7 @@ class Attribution:
               the noises of one timestep of the plan;
             - `query_image[query, channel, row, column]`, `sample_image[shown, …]`: uint8 pixels
               of the queries and of the samples at the top of some list (`shown`: their indices);
+            - `query_mask[query, row, column]`: bool, the region that counts, where there is one;
             - `part[method, group, query, sample]`: of a single checkpoint, what each group of
               visits, or of rounds, adds to the scores;
             - `error[method, query, sample]`: standard errors; `freedom`, `halves`, `certain`,

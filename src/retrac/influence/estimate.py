@@ -14,6 +14,7 @@ from torch import Tensor
 from retrac.diffusion.device import choose_device
 from retrac.estimate import PASSES, Estimate, peak_bytes, scratch, seconds_of
 from retrac.gradients.sketch import Projection
+from retrac.influence.asked import Queries
 from retrac.influence.attribute import Way
 from retrac.influence.attribution import KIND
 from retrac.influence.config import METHODS, AttributeConfig, ComputeConfig, IndexConfig
@@ -30,7 +31,7 @@ from retrac.influence.indexed import (
 from retrac.influence.memory import Split
 from retrac.influence.norms import Measure, refuse_unfit
 from retrac.influence.parts import Left, kept_beside
-from retrac.influence.queries import Queries, generation_steps, training_samples
+from retrac.influence.queries import generation_steps, training_samples
 from retrac.influence.query_gradients import QueryGradients
 from retrac.influence.ranking import evenly_spread
 from retrac.influence.scorer import Scorer

@@ -8,9 +8,9 @@ import numpy as np
 from diffusers import UNet2DModel
 
 from retrac.influence.ahead import ahead
+from retrac.influence.asked import Queries
 from retrac.influence.memory import Split
 from retrac.influence.parts import Left, Parts
-from retrac.influence.queries import Queries
 from retrac.influence.replay import Replay
 from retrac.influence.sample_scores import samples_in_piece
 from retrac.influence.scorer import Scorer

@@ -13,10 +13,10 @@ from torch import Tensor
 from retrac.errors import RetracError
 from retrac.gradients.sketch import Sides, measure_sides
 from retrac.influence.ahead import ahead
+from retrac.influence.asked import Queries
 from retrac.influence.config import METHODS, TRAINED, AttributeConfig, IndexConfig
 from retrac.influence.exact import Scored
 from retrac.influence.parts import Left, Parts
-from retrac.influence.queries import Queries
 from retrac.influence.replay import Replay
 from retrac.influence.sample_scores import replayed, samples_in_piece
 from retrac.influence.scorer import Scorer, pattern_of

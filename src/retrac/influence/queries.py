@@ -2,22 +2,18 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch import nn
 
 from retrac.data.images import read_images
 from retrac.diffusion.device import choose_device
 from retrac.diffusion.sampling import sample
 from retrac.errors import RetracError
-from retrac.influence.asked import Asked, pixels
+from retrac.influence.asked import Journey, Queries
 from retrac.influence.config import QueryConfig
-from retrac.influence.plan import Plan
 from retrac.influence.ranking import evenly_spread
 from retrac.training.generation import labels_for
 from retrac.training.run import Run
@@ -30,76 +26,6 @@ WHITE = 127
 """Pixels of a mask above this count."""
 ASKED = "--query-labels"
 KINDS = ("train:", "generated:", "trajectory:", "each:")
-
-
-class Journey(NamedTuple):
-    """The way of Q generated images, by the steps of the sampler.
-
-    Attributes:
-        timesteps: `[steps]`, what the network was told at each.
-        clean: `[Q, steps, …]`, the samples that its predictions pointed to.
-    """
-
-    timesteps: Tensor
-    clean: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Queries:
-    """Images to be explained.
-
-    Attributes:
-        name: short, fit for a folder name.
-        images: uint8 `[Q, C, H, W]`.
-        ids: Q names.
-        labels: Q labels or prompts; empty where there is none.
-        journey: the way on which they were generated; None where they are looked at as they are.
-        masks: bool `[Q, H, W]`, the region that counts; None for all of it.
-    """
-
-    name: str
-    images: np.ndarray
-    ids: tuple[str, ...]
-    labels: tuple[str, ...]
-    journey: Journey | None = None
-    masks: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, rows: Sequence[int] | np.ndarray) -> "Queries":
-        """Some of them."""
-        which, journey = list(rows), self.journey
-        return Queries(
-            self.name,
-            self.images[which],
-            tuple(self.ids[row] for row in which),
-            tuple(self.labels[row] for row in which),
-            None if journey is None else journey._replace(clean=journey.clean[which]),
-            None if self.masks is None else self.masks[which],
-        )
-
-    def asked(self, run: Run, plan: Plan) -> Asked:
-        """As the network of a run sees them at the timesteps of a plan.
-
-        On a journey, that is at each timestep what the nearest step of the sampler pointed to
-        (Georgiev et al. 2023, section 3).
-        """
-        seen = run.seen(self.images, self.labels)
-        if self.masks is not None:
-            seen = seen._replace(counted=_share(torch.from_numpy(self.masks), seen.clean))
-        path = None
-        if (journey := self.journey) is not None:
-            told = run.objective.process.told[plan.timesteps]
-            path = journey.clean[:, (told[:, None] - journey.timesteps).abs().argmin(1)]
-        return Asked(seen, pixels(self.images), path)
-
-    @property
-    def told(self) -> tuple[Any, ...]:
-        """What tells them from other queries, as JSON values and arrays."""
-        journey = () if self.journey is None else (self.journey.clean.numpy(),)
-        masks = () if self.masks is None else (self.masks,)
-        return (self.images, list(self.ids), *journey, *masks)
 
 
 def open_queries(run: Run, asked: QueryConfig | str, seed: int = 0) -> Queries:
@@ -297,12 +223,6 @@ def _masked(queries: Queries, path: Path | None) -> Queries:
     if not masks.any((1, 2)).all():
         raise RetracError(f"--query-mask {path}: nothing is white, so nothing would count")
     return replace(queries, masks=np.broadcast_to(masks, (len(queries), height, width)).copy())
-
-
-def _share(masks: Tensor, clean: Tensor) -> Tensor:
-    """How much each pixel or latent counts, `[Q, 1, H, W]` with a mean of 1."""
-    shares = adaptive_avg_pool2d(masks[:, None].float(), (clean.shape[2], clean.shape[3]))
-    return shares / shares.mean((1, 2, 3), keepdim=True)
 
 
 def _maker(run: Run) -> nn.Module:

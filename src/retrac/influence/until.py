@@ -11,10 +11,11 @@ import xarray as xr
 
 from retrac.errors import RetracError
 from retrac.files import remove
+from retrac.influence.asked import Queries
 from retrac.influence.attribute import PART, SHOWN, Way, attribution_of, ends
 from retrac.influence.attribution import KIND, Attribution
 from retrac.influence.config import AttributeConfig
-from retrac.influence.queries import Queries, open_queries
+from retrac.influence.queries import open_queries
 from retrac.influence.scorer import GROUPS
 from retrac.influence.store import open_result, refuse_other
 from retrac.influence.uncertainty import NO_ERROR

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
@@ -21,6 +23,9 @@ FILTERS = ("signed", "error", "power", "timesteps", "tally", "percent", "method_
 """Functions of `wording` that the template may call."""
 PIXEL_ART = 64
 """Images up to this size are shown with sharp pixels when enlarged."""
+PAPER = 255
+FADED = 5
+"""Pixels that do not count are so many times nearer to the paper's white."""
 THUMBNAIL = 256
 """Larger images are scaled down to this size, to keep the page light."""
 
@@ -77,6 +82,7 @@ def render(attribution: Attribution, k: int, sections: Sequence[Section] = ()) -
             "alt": f"Gradient norm against timestep. {figures.norm_finding(attribution)}.",
         },
         parts=evaluation.parts(sections),
+        masked="query_mask" in attribution.dataset,
         sampled=str(run.get("events", "")).startswith("sampled"),
         run=wording.facts(run),
         settings=wording.facts(config),
@@ -103,13 +109,22 @@ def _headline(queries: int) -> str:
 def _pictures(attribution: Attribution, samples: set[int]) -> dict[str, str]:
     """Map the style class of each picture to its URI, so that each is in the page only once."""
     data = attribution.dataset
-    asked = {f"q{index}": image for index, image in enumerate(data["query_image"].values)}
+    asked = {f"q{index}": image for index, image in enumerate(_asked(data))}
     stored = {
         f"s{int(sample)}": image
         for sample, image in zip(data["shown"].values, data["sample_image"].values, strict=True)
         if int(sample) in samples
     }
     return {name: _picture_uri(image) for name, image in (asked | stored).items()}
+
+
+def _asked(data: xr.Dataset) -> Pixels:
+    """The queries' images, faded where they do not count."""
+    images: Pixels = data["query_image"].values
+    if "query_mask" not in data:
+        return images
+    faded = PAPER - (PAPER - images) // FADED
+    return np.where(data["query_mask"].values[:, None], images, faded)
 
 
 def _picture_uri(pixels: Pixels) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 METHODS = {
     "tracin": (
         "TracIn",
-        "The dot product of the sample’s gradient, at the events where training visited it, with "
+        "The dot product of the sample’s gradient, at its events, with "
         "the query’s gradient, added up over the checkpoints. Samples with a large gradient norm, "
         "caused by the timestep at which they happened to be trained, can top every query’s list: "
         "the dominating norm effect.",

@@ -1,4 +1,4 @@
-"""Scores of an adopted model in a plain loop: one query, one sample and one event at a time."""
+"""Scores of a model that was trained elsewhere in a plain loop: one event at a time."""
 
 from typing import Any
 
@@ -11,10 +11,11 @@ from retrac.influence.asked import Queries
 from retrac.influence.config import PlanConfig
 from retrac.influence.plan import Plan
 from retrac.training.adopted import AdoptedRun
+from retrac.training.own import OwnRun
 
 
 def expected_scores(
-    run: AdoptedRun, queries: Queries, config: PlanConfig, method: str
+    run: AdoptedRun | OwnRun, queries: Queries, config: PlanConfig, method: str
 ) -> np.ndarray:
     """`[K, Q, N]`: expectations over events, all of a sample's alike; each checkpoint counts 1."""
     found = np.zeros((len(run.checkpoints), len(queries), run.size))
@@ -26,15 +27,15 @@ def expected_scores(
         for row in range(len(queries)):
             means = []
             for step, t in enumerate(plan.timesteps):
-                noises = plan.draw(asked.pixels[row], run.source.shape)[step]
+                noises = plan.draw(asked.pixels[row], asked.seen.clean.shape[1:])[step]
                 one = asked.rows([row]).at(slice(step, step + 1), 1).repeated(len(noises))
                 rows = gradients(run, model, one, t.expand(len(noises)), noises)
                 means.append(rows.mean(0))
             directions.append(mean_of(means, method))
         for sample in range(run.size):
             visits = []
-            for event in range(run.config.events):
-                epoch = place * run.config.events + event
+            for event in range(run.visits.sampled):
+                epoch = place * run.visits.sampled + event
                 visits.append(gradients(run, model, *run.shown(epoch, np.array([sample])))[0])
             own = mean_of(visits, method)
             found[place, :, sample] = [float(direction @ own) for direction in directions]
@@ -42,7 +43,7 @@ def expected_scores(
 
 
 def gradients(
-    run: AdoptedRun, model: Any, seen: Seen, timesteps: torch.Tensor, noise: torch.Tensor
+    run: AdoptedRun | OwnRun, model: Any, seen: Seen, timesteps: torch.Tensor, noise: torch.Tensor
 ) -> torch.Tensor:
     """Flat rows `[B, n]`, by autograd, of the parameters that are left trainable."""
     found = oracle.per_sample_gradients(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrac.diffusion.loss import Objective
+from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Seen, Shown
 from retrac.files import write_whole
 from retrac.gradients import Directions, Layout, grouped_gradients
@@ -114,7 +114,7 @@ def noises_of(image: Tensor, seed: int) -> Tensor:
 
 
 def _gradients(
-    model: nn.Module, objective: Objective, shown: Shown
+    model: nn.Module, objective: Loss, shown: Shown
 ) -> tuple[dict[str, tuple[Layout, Tensor]], Tensor]:
     given = shown.on(shown.noise.device)
     return grouped_gradients(model, lambda: objective.losses(model, *given))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from retrac.training.generation import generate_images
     from retrac.training.ledger import Events, Ledger
     from retrac.training.loop import train
+    from retrac.training.own import adopt_module
     from retrac.training.run import Run
 
 _HOMES = {
@@ -43,6 +44,7 @@ _HOMES = {
     "TrainConfig": "retrac.training.config",
     "Until": "retrac.influence.until",
     "adopt": "retrac.training.adopted",
+    "adopt_module": "retrac.training.own",
     "attribute": "retrac.influence.attribute",
     "attribute_until": "retrac.influence.until",
     "generate_images": "retrac.training.generation",
@@ -69,6 +71,7 @@ __all__ = [
     "TrainConfig",
     "Until",
     "adopt",
+    "adopt_module",
     "attribute",
     "attribute_until",
     "generate_images",

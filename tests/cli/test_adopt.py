@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from families import pipeline
-from retrac.training.adopted import SAMPLED
+from retrac.training.visits import SAMPLED
 
 from .conftest import Command
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -16,6 +16,14 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": lambda prediction, target: (prediction - target).abs(),
     "mse": lambda prediction, target: (prediction - target).square(),
 }
+
+
+class Loss(Protocol):
+    """A loss of each sample, as everything that takes gradients of it asks for it."""
+
+    def losses(self, model: Any, seen: Seen, timesteps: Tensor, noise: Tensor) -> Tensor:
+        """Losses `[B]`; arguments as of `Objective.losses`."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

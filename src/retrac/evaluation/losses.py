@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from retrac.diffusion.device import choose_device
-from retrac.diffusion.loss import Objective
+from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Shown
 from retrac.influence.asked import Asked
 from retrac.influence.config import ComputeConfig, PlanConfig
@@ -25,7 +25,7 @@ ROWS = 512
 @torch.no_grad()
 def mean_losses(
     model: nn.Module,
-    objective: Objective,
+    objective: Loss,
     plan: Plan,
     queries: Asked,
     rows: int = ROWS,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from retrac.diffusion.schedule import process_of
 from retrac.diffusion.shown import Rows, Seen
 from retrac.influence.plan import Plan
 from retrac.training.run import Run
@@ -109,7 +110,7 @@ class Queries:
             seen = seen._replace(counted=_share(torch.from_numpy(self.masks), seen.clean))
         path = None
         if (journey := self.journey) is not None:
-            told = run.objective.process.told[plan.timesteps]
+            told = process_of(run.making.scheduler).told[plan.timesteps]
             path = journey.clean[:, (told[:, None] - journey.timesteps).abs().argmin(1)]
         return Asked(seen, pixels(self.images), path)
 

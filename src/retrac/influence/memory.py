@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from retrac.diffusion.loss import Objective
+from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Seen
 from retrac.errors import RetracError
 from retrac.gradients.memory import activation_bytes, free_bytes, model_bytes, weight_bytes
@@ -37,9 +37,7 @@ class Split:
     noises: int
 
 
-def rows_within(
-    model: nn.Module, objective: Objective, example: Seen, config: ComputeConfig
-) -> int:
+def rows_within(model: nn.Module, objective: Loss, example: Seen, config: ComputeConfig) -> int:
     """Images in a pass that computes norms alone.
 
     Raises:
@@ -59,7 +57,7 @@ def rows_within(
 
 def split_work(
     model: nn.Module,
-    objective: Objective,
+    objective: Loss,
     example: Seen,
     plan: Plan,
     queries: int,
@@ -99,7 +97,7 @@ def split_work(
     )
 
 
-def _probe(model: nn.Module, objective: Objective, example: Seen) -> torch.Tensor:
+def _probe(model: nn.Module, objective: Loss, example: Seen) -> torch.Tensor:
     seen = example.repeated(2).on(next(model.parameters()).device)
     timesteps = torch.zeros(2, dtype=torch.int64, device=seen.clean.device)
     return objective.losses(model, seen, timesteps, seen.clean)

@@ -11,7 +11,7 @@ import xarray as xr
 from torch import nn
 
 from retrac.diffusion.device import choose_device
-from retrac.diffusion.loss import Objective
+from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
 from retrac.gradients import squared_norms
@@ -154,7 +154,7 @@ class Measure:
         self._advance = advance
         model = checkpoint.load(run.shape).to(device)
         self._model: nn.Module = model
-        self._objective: Objective = run.objective
+        self._objective: Loss = run.objective
         self.rows = rows_within(model, run.objective, run.example, compute)
 
     def inputs(self, indices: np.ndarray) -> Shown:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from retrac.diffusion.loss import Objective
+from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Seen, fast_memory_format
 from retrac.errors import RetracError
 from retrac.gradients import Directions, Layout, grouped_gradients
@@ -32,7 +32,7 @@ class QueryGradients:
 
 def query_gradients(
     model: nn.Module,
-    objective: Objective,
+    objective: Loss,
     plan: Plan,
     queries: Asked,
     methods: Sequence[str],
@@ -107,7 +107,7 @@ def query_gradients(
 
 def gradients_by_timestep(
     model: nn.Module,
-    objective: Objective,
+    objective: Loss,
     seen: Seen,
     timesteps: Tensor,
     noise: Tensor,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrac.diffusion.loss import Objective
+from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Shown, together
 from retrac.errors import RetracError
 from retrac.gradients import Directions, dots_and_norms
@@ -56,7 +56,7 @@ class SampleScores:
 
 def sample_scores(
     model: nn.Module,
-    objective: Objective,
+    objective: Loss,
     visits: Shown,
     replay: Replay,
     samples: np.ndarray,
@@ -117,6 +117,6 @@ def sample_scores(
 
 
 def _pass(
-    model: nn.Module, objective: Objective, shown: Shown, directions: Directions
+    model: nn.Module, objective: Loss, shown: Shown, directions: Directions
 ) -> tuple[Tensor, Tensor]:
     return dots_and_norms(model, lambda: objective.losses(model, *shown), directions)

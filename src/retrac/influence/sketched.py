@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrac.diffusion.loss import Objective
+from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
 from retrac.gradients.sketch import Projection, sketches
@@ -19,7 +19,7 @@ from retrac.training.index import Rows
 
 def query_sketches(
     model: nn.Module,
-    objective: Objective,
+    objective: Loss,
     plan: Plan,
     queries: Asked,
     methods: Sequence[str],
@@ -76,7 +76,7 @@ def query_sketches(
 
 def sample_sketches(
     model: nn.Module,
-    objective: Objective,
+    objective: Loss,
     visits: Shown,
     replay: Replay,
     samples: np.ndarray,
@@ -129,8 +129,6 @@ def sample_sketches(
     )
 
 
-def _sketches(
-    model: nn.Module, objective: Objective, shown: Shown, projection: Projection
-) -> Tensor:
+def _sketches(model: nn.Module, objective: Loss, shown: Shown, projection: Projection) -> Tensor:
     given = shown.on(next(model.parameters()).device)
     return sketches(model, lambda: objective.losses(model, *given), projection)

@@ -26,26 +26,25 @@ from retrac.diffusion.shown import Seen, Shown
 from retrac.diffusion.texts import TOKENS
 from retrac.diffusion.weights import weights_in
 from retrac.errors import RetracError
-from retrac.files import read_json, write_json
+from retrac.files import read_json
 from retrac.fingerprints import digest, fingerprint
 from retrac.training.adopting import refuse_unfit
 from retrac.training.conditioning import LABEL, Captions, Conditioning, Untold, numbered
 from retrac.training.config import AdoptConfig
 from retrac.training.ledger import Ledger
-from retrac.training.run import RUN, Checkpoint, Run, made_with
+from retrac.training.run import Checkpoint, Run, made_with
 from retrac.training.sources import Latents, Pixels, Source
+from retrac.training.visits import Visits
 
 ADOPTED = "adopted"
 ADOPTED_PARTS = ("weights", "parts", "labels", "dataset", "ledger")
 """What the record has that tells a model, its data and its events from others."""
-SAMPLED = "sampled, not those of training: scores are expectations over events, not a replay"
 WEIGHTS: Mapping[str, Callable[[Process], torch.Tensor] | None] = {
     "none": None,
     "min-snr": min_snr,
     "inverse-square": inverse_square,
     "cosine-map": cosine_map,
 }
-REPLAYED = "those of the training, drawn by a ledger"
 
 
 def adopt(config: AdoptConfig, output: str | Path) -> "AdoptedRun":
@@ -75,14 +74,7 @@ def adopt(config: AdoptConfig, output: str | Path) -> "AdoptedRun":
     }
     found = AdoptedRun.of(path, record)
     found.refuse_unfit()
-    if (path / RUN).is_file():
-        earlier = read_json(path / RUN)
-        if {**earlier, "versions": None} != {**record, "versions": None}:
-            raise RetracError(f"{path} holds another run; choose another --output")
-    elif path.exists() and any(path.iterdir()):
-        raise RetracError(f"{path} exists and is not a run; choose another --output")
-    else:
-        write_json(path / RUN, record)
+    found.save()
     return found
 
 
@@ -182,8 +174,13 @@ class AdoptedRun(Run):
             )
         return [
             AdoptedCheckpoint(epoch, folder, pipeline=self.pipeline)
-            for epoch, folder in zip(self._epochs, self._folders, strict=True)
+            for epoch, folder in zip(self.visits.ends, self._folders, strict=True)
         ]
+
+    @property
+    def visits(self) -> Visits:
+        """Which events stand before each checkpoint."""
+        return Visits(self.config.epochs, self.config.events, len(self.record["weights"]))
 
     @property
     def objective(self) -> Objective:
@@ -253,13 +250,13 @@ class AdoptedRun(Run):
             "run": self.path.name,
             "pipeline": self.config.pipeline.name,
             "network": self.pipeline.family,
-            "events": REPLAYED if self.config.epochs else SAMPLED,
+            "events": self.visits.told,
             "dataset": self.record["dataset"]["name"],
             "samples": self.size,
             "image": "×".join(map(str, self.shape[1:])) + f", {self.shape[0]} channels",
             "dataset fingerprint": self.record["dataset"]["fingerprint"][:16],
             "checkpoints": len(self.record["weights"]),
-            "epochs trained": self._epochs[-1],
+            "epochs trained": self.visits.ends[-1],
             "loss": f"{self.config.loss} on {self.objective.process.prediction}, weighting "
             f"{self.config.weighting}",
             "schedule": f"{type(self.pipeline.scheduler).__name__}, {self.timesteps} timesteps",
@@ -294,8 +291,7 @@ class AdoptedRun(Run):
 
     def visit_weights(self, epochs: Sequence[int]) -> np.ndarray:
         """All events count alike: each 1, or where they are sampled all of a checkpoint 1."""
-        each = 1.0 if self.config.epochs else 1 / self.config.events
-        return np.full((len(epochs), self.size), each)
+        return self.visits.weights(epochs, self.size)
 
     @property
     def example(self) -> Seen:
@@ -318,11 +314,6 @@ class AdoptedRun(Run):
     @property
     def _folders(self) -> tuple[Path, ...]:
         return self.config.weights or (self.config.pipeline,)
-
-    @property
-    def _epochs(self) -> tuple[int, ...]:
-        sampled = (self.config.events * (place + 1) for place in range(len(self.record["weights"])))
-        return self.config.epochs or tuple(sampled)
 
 
 def _parts(pipeline: Pipeline, folders: Sequence[Path]) -> dict[str, str]:

@@ -20,13 +20,13 @@ from retrac.data.config import DatasetConfig
 from retrac.data.dataset import ImageDataset
 from retrac.data.open import open_dataset
 from retrac.diffusion.calls import Conditions
-from retrac.diffusion.loss import Objective
+from retrac.diffusion.loss import Loss, Objective
 from retrac.diffusion.model import load_unet
 from retrac.diffusion.sampling import Making
 from retrac.diffusion.schedule import make_scheduler
 from retrac.diffusion.shown import Seen, Shown
 from retrac.errors import RetracError
-from retrac.files import read_json
+from retrac.files import read_json, write_json
 from retrac.training.config import FREE, TrainConfig
 from retrac.training.inputs import training_inputs
 from retrac.training.ledger import Ledger
@@ -79,6 +79,7 @@ class Run(ABC):
                 from this machine's.
         """
         from retrac.training.adopted import AdoptedRun
+        from retrac.training.own import OWN
 
         path = Path(path)
         if not path.is_dir():
@@ -86,6 +87,11 @@ class Run(ABC):
         if not (path / RUN).is_file():
             raise RetracError(f"no run at {path}: it has no {RUN}; train one with `retrac train`")
         record = read_json(path / RUN)
+        if record.get("kind") == OWN:
+            raise RetracError(
+                f"{path} is of a module of your own, which only your code can load: open it by "
+                "`retrac.adopt_module`"
+            )
         try:
             run = (AdoptedRun if record.get("kind") == "adopted" else TrainedRun).of(path, record)
             reproduced = run.ledger.digest() == record["ledger"]["digest"]
@@ -103,6 +109,22 @@ class Run(ABC):
             )
         return run
 
+    def save(self) -> None:
+        """Write the record into the run folder, or do nothing where it is there.
+
+        Raises:
+            RetracError: the folder holds something else.
+        """
+        path = self.path
+        if (path / RUN).is_file():
+            earlier = read_json(path / RUN)
+            if {**earlier, "versions": None} != {**self.record, "versions": None}:
+                raise RetracError(f"{path} holds another run; choose another --output")
+        elif path.exists() and any(path.iterdir()):
+            raise RetracError(f"{path} exists and is not a run; choose another --output")
+        else:
+            write_json(path / RUN, self.record)
+
     @property
     @abstractmethod
     def data(self) -> DatasetConfig:
@@ -119,7 +141,7 @@ class Run(ABC):
 
     @property
     @abstractmethod
-    def objective(self) -> Objective:
+    def objective(self) -> Loss:
         """The loss it was trained with."""
 
     @property

@@ -1,0 +1,228 @@
+"""Any module of yours, with any loss per sample: two functions make it a run."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retrac.data.config import DatasetConfig
+from retrac.data.open import open_dataset
+from retrac.diffusion.calls import Conditions
+from retrac.diffusion.sampling import Making
+from retrac.diffusion.shown import Seen, Shown
+from retrac.errors import RetracError
+from retrac.fingerprints import digest, fingerprint
+from retrac.training.inputs import training_inputs
+from retrac.training.ledger import Ledger
+from retrac.training.run import Checkpoint, Run, made_with
+from retrac.training.visits import Visits
+
+OWN = "own"
+PARTS = ("weights", "functions", "labels", "dataset", "ledger", "visits")
+"""What the record has that tells a model, its data and its events from others."""
+
+Load = Callable[[Path], nn.Module]
+Losses = Callable[[nn.Module, Seen, Tensor, Tensor], Tensor]
+
+
+def adopt_module(
+    output: str | Path,
+    *,
+    load: Load,
+    losses: Losses,
+    weights: Sequence[str | Path],
+    data: DatasetConfig,
+    timesteps: int = 1000,
+    epochs: Sequence[int] = (),
+    events: int = 64,
+    flip: bool = False,
+    seed: int = 0,
+    conditions: Callable[[Sequence[str]], Conditions] = lambda labels: {},
+) -> "OwnRun":
+    """Make a run of any module, to be asked like any other; only code can open it again.
+
+    Args:
+        output: the run folder; one of the same settings is opened.
+        load: gives the network with the weights at a path.
+        losses: `(network, seen, timesteps [B], noise [B, C, H, W]) -> [B]`, of B samples whose
+            pixels `seen.clean [B, C, H, W]` are in [-1, 1].
+        weights: files or folders with weights at several moments of the training, in order.
+        data: the samples.
+        timesteps: T.
+        epochs: whole epochs before each of the weights, of a training whose events a `Ledger` of
+            this seed drew: they are replayed. Else events are sampled.
+        events: that are sampled for each sample and checkpoint.
+        flip: whether training mirrored images where the ledger said so.
+        seed: of the ledger.
+        conditions: gives what else `losses` finds in `seen.conditions`, by name `[B, …]`, from
+            B labels.
+
+    Raises:
+        RetracError: numbers that make no sense, no such weights or dataset, or another run in
+            `output`.
+    """
+    data, paths = data.located(), tuple(Path(path).expanduser().resolve() for path in weights)
+    if not paths or timesteps < 1 or events < 1:
+        raise RetracError("a module needs weights, and at least one timestep and one event")
+    if epochs and (len(epochs) != len(paths) or sorted({*epochs, 0})[1:] != list(epochs)):
+        raise RetracError(f"epochs must be as many as weights and rise from 1, not {epochs}")
+    dataset = open_dataset(data)
+    record = {
+        "kind": OWN,
+        "weights": [fingerprint(*_files(path)) for path in paths],
+        "functions": digest([_source(function) for function in (load, losses, conditions)]),
+        "labels": digest(list(dataset.labels or ())),
+        "visits": [list(epochs), events, flip],
+        **made_with(dataset, Ledger(seed, len(dataset), timesteps)),
+    }
+    visits = Visits(tuple(epochs), events, len(paths))
+    run = OwnRun(
+        Path(output),
+        record,
+        config=data,
+        folders=paths,
+        visits=visits,
+        flip=flip,
+        load=load,
+        own_losses=losses,
+        own_conditions=conditions,
+    )
+    run.save()
+    return run
+
+
+@dataclass(frozen=True)
+class OwnCheckpoint(Checkpoint):
+    """Weights that your function loads; `epoch` counts the events that stand before them."""
+
+    own: Load = field(kw_only=True)
+
+    def load(self, shape: tuple[int, int, int]) -> Any:
+        """The network, in evaluation mode."""
+        return self.own(self.path).eval()
+
+    def load_for_generation(self, shape: tuple[int, int, int]) -> Any:
+        """The same."""
+        return self.load(shape)
+
+
+@dataclass(frozen=True)
+class OwnLoss:
+    """Your loss, as a run's objective."""
+
+    own: Losses
+
+    def losses(self, model: Any, seen: Seen, timesteps: Tensor, noise: Tensor) -> Tensor:
+        """Losses `[B]`."""
+        return self.own(model, seen, timesteps, noise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnRun(Run):
+    """A run of `adopt_module`."""
+
+    config: DatasetConfig
+    folders: tuple[Path, ...]
+    visits: Visits
+    flip: bool
+    load: Load
+    own_losses: Losses
+    own_conditions: Callable[[Sequence[str]], Conditions]
+
+    @property
+    def data(self) -> DatasetConfig:
+        """The training set."""
+        return self.config
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """The given weights, in the given order."""
+        return [
+            OwnCheckpoint(epoch, path, own=self.load)
+            for epoch, path in zip(self.visits.ends, self.folders, strict=True)
+        ]
+
+    @property
+    def objective(self) -> OwnLoss:
+        """Your loss."""
+        return OwnLoss(self.own_losses)
+
+    @property
+    def making(self) -> Making:
+        """Not known.
+
+        Raises:
+            RetracError: always.
+        """
+        raise RetracError(
+            "how a module of your own generates is not known here: give its images as files"
+        )
+
+    @property
+    def identity(self) -> str:
+        """Tells this model, its data and its events from any other."""
+        return digest([self.record[name] for name in PARTS])
+
+    @property
+    def facts(self) -> dict[str, str | int | float]:
+        """What a reader of a report wants to know."""
+        return {
+            "run": self.path.name,
+            "network": "your own",
+            "events": self.visits.told,
+            "dataset": self.record["dataset"]["name"],
+            "samples": self.size,
+            "image": "×".join(map(str, self.shape[1:])) + f", {self.shape[0]} channels",
+            "dataset fingerprint": self.record["dataset"]["fingerprint"][:16],
+            "checkpoints": len(self.folders),
+            "timesteps": self.timesteps,
+            "seed": self.ledger.seed,
+        }
+
+    def shown(self, epoch: int, samples: np.ndarray) -> Shown:
+        """What an event of each of some samples shows the network."""
+        found = training_inputs(self.dataset, self.ledger, epoch, samples, self.flip)
+        labels = self.dataset.labels or ("",) * self.size
+        conditions = self.conditions([labels[index] for index in samples])
+        return found._replace(seen=found.seen._replace(conditions=conditions))
+
+    def visit_weights(self, epochs: Sequence[int]) -> np.ndarray:
+        """All events count alike."""
+        return self.visits.weights(epochs, self.size)
+
+    def conditions(self, labels: Sequence[str]) -> Conditions:
+        """What your function makes of labels."""
+        return self.own_conditions(labels)
+
+    @property
+    def told(self) -> bool:
+        """Whether it makes anything of them."""
+        return bool(self.own_conditions((self.dataset.labels or ("",))[:1]))
+
+    @property
+    def example(self) -> Seen:
+        """A sample, for its size."""
+        labels = (self.dataset.labels or ("",))[:1]
+        return Seen(torch.zeros(1, *self.shape), self.conditions(labels))
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    found = sorted(file for file in path.rglob("*") if file.is_file())
+    if not found:
+        raise RetracError(f"{path} holds no weights: it is no file, and no folder with any")
+    return found
+
+
+def _source(function: Callable[..., Any]) -> str:
+    """What a function says, where that can be found: scores of another are not taken for its."""
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        return ""

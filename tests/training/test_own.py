@@ -1,0 +1,139 @@
+"""Any module, with any loss per sample, asked like any run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import retrac
+from plain_loop import assert_close, expected_scores
+from retrac.data.config import DatasetConfig
+from retrac.diffusion.shown import Seen
+from retrac.errors import RetracError
+from retrac.influence.attribute import attribute
+from retrac.influence.config import PlanConfig
+from retrac.influence.indexed import build_index
+from retrac.training.own import OwnRun, adopt_module
+from retrac.training.run import Run
+
+DIGITS = DatasetConfig(dataset="digits", resolution=8, limit=12)
+PLAN = PlanConfig(3, 2)
+STEPS = 20
+
+
+class Net(nn.Module):
+    """Nothing that diffusers has: one linear layer, told the timestep and a class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.label = nn.Embedding(10, 4)
+        self.inner = nn.Linear(64 + 1 + 4, 16)
+        self.outer = nn.Linear(16, 64)
+
+    def forward(self, noisy: Tensor, moment: Tensor, label: Tensor) -> Tensor:
+        told = torch.cat((noisy.flatten(1), moment[:, None], self.label(label)), 1)
+        return self.outer(self.inner(told).tanh()).view_as(noisy)
+
+
+def load(path: Path) -> nn.Module:
+    network = Net()
+    network.load_state_dict(torch.load(path, weights_only=True))
+    return network
+
+
+def losses(network: nn.Module, seen: Seen, timesteps: Tensor, noise: Tensor) -> Tensor:
+    moment = (timesteps + 1) / STEPS
+    share = moment[:, None, None, None]
+    wrong = network((1 - share) * seen.clean + share * noise, moment, seen.conditions["label"])
+    return (wrong - noise + seen.clean).abs().pow(1.5).flatten(1).mean(1)
+
+
+def conditions(labels: Any) -> dict[str, Tensor]:
+    return {"label": torch.tensor([int(label or 0) for label in labels])}
+
+
+def given(folder: Path, **changes: Any) -> dict[str, Any]:
+    paths = [folder / "early.pt", folder / "late.pt"]
+    for seed, path in enumerate(paths):
+        if not path.exists():
+            torch.manual_seed(seed)
+            torch.save(Net().state_dict(), path)
+    functions = {"load": load, "losses": losses, "conditions": conditions}
+    return {**functions, "weights": paths, "data": DIGITS, "timesteps": STEPS, **changes}
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> OwnRun:
+    return adopt_module(tmp_path / "run", **given(tmp_path, events=3))
+
+
+def test_scores_are_those_of_the_plain_loop(own: OwnRun) -> None:
+    queries = retrac.open_queries(own, "train:2")
+    found = attribute(own, queries, replay="all", plan=PLAN).contributions
+    for place, method in enumerate(("tracin", "retrac")):
+        assert_close(found.values[place], expected_scores(own, queries, PLAN, method))
+
+
+def test_events_of_a_ledger_are_replayed(tmp_path: Path) -> None:
+    run = adopt_module(tmp_path / "run", **given(tmp_path, epochs=(2, 5), flip=True))
+    assert [checkpoint.epoch for checkpoint in run.checkpoints] == [2, 5]
+    every = np.arange(12)
+    events, shown = run.ledger.events(4, every, run.shape), run.shown(4, every)
+    assert torch.equal(shown.timesteps, events.timesteps) and 0 < events.flips.sum() < 12
+    mirrored = torch.where(
+        events.flips.view(-1, 1, 1, 1),
+        run.dataset.tensors(every).flip(-1),
+        run.dataset.tensors(every),
+    )
+    assert torch.equal(shown.seen.clean, mirrored)
+    assert "drawn by a ledger" in str(run.facts["events"])
+
+
+def test_everything_else_can_be_asked(own: OwnRun) -> None:
+    build_index(own, retrac_index())
+    assert attribute(own, "train:1", plan=PLAN, index=True).scores.shape == (2, 1, 12)
+    assert retrac.self_influence(own, plan=PLAN).ranked("tracin", 3)
+
+
+def retrac_index() -> Any:
+    from retrac.influence.config import IndexConfig
+
+    return IndexConfig(sketch_size=200)
+
+
+def test_it_is_opened_by_code_alone_and_never_taken_for_another(tmp_path: Path) -> None:
+    first = adopt_module(tmp_path / "run", **given(tmp_path))
+    assert adopt_module(tmp_path / "run", **given(tmp_path)).identity == first.identity
+    with pytest.raises(RetracError, match=r"open it by `retrac.adopt_module`"):
+        Run.open(tmp_path / "run")
+
+    def others(network: nn.Module, seen: Seen, timesteps: Tensor, noise: Tensor) -> Tensor:
+        return losses(network, seen, timesteps, noise).square()
+
+    for changes in ({"losses": others}, {"events": 5}, {"seed": 1}, {"timesteps": 21}):
+        with pytest.raises(RetracError, match="holds another run"):
+            adopt_module(tmp_path / "run", **given(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"weights": []}, "needs weights"),
+        ({"events": 0}, "at least one timestep and one event"),
+        ({"epochs": (3, 2)}, "rise from 1"),
+        ({"epochs": (3,)}, "as many as weights"),
+        ({"weights": [Path("/nowhere")]}, "holds no weights"),
+    ],
+)
+def test_what_makes_no_run_is_refused(tmp_path: Path, changes: Any, told: str) -> None:
+    with pytest.raises(RetracError, match=told):
+        adopt_module(tmp_path / "run", **given(tmp_path, **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_how_it_generates_is_not_known(own: OwnRun) -> None:
+    with pytest.raises(RetracError, match="give its images as files"):
+        retrac.open_queries(own, "generated:1")

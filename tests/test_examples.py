@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 
 import retrac
-from retrac.training.adopted import REPLAYED
+from retrac.training.visits import REPLAYED
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -25,8 +26,7 @@ def test_a_loop_of_one_s_own_is_replayed(tmp_path: Path, monkeypatch: pytest.Mon
         return found
 
     monkeypatch.setattr(retrac.Ledger, "events", noted)
-    monkeypatch.setattr(sys, "argv", ["own_loop.py", str(tmp_path), "--samples", "40"])
-    runpy.run_path(str(EXAMPLES / "own_loop.py"), run_name="__main__")
+    run_example(monkeypatch, "own_loop.py", tmp_path, "--samples", "40")
     run = retrac.Run.open(tmp_path / "run")
     assert [checkpoint.epoch for checkpoint in run.checkpoints] == [2, 4, 6]
     assert sorted(index for epoch, indices, *_ in asked if epoch == 3 for index in indices) == [
@@ -38,3 +38,46 @@ def test_a_loop_of_one_s_own_is_replayed(tmp_path: Path, monkeypatch: pytest.Mon
     assert run.facts["events"] == REPLAYED
     page = (tmp_path / "report.html").read_text()
     assert "Nobody recorded" not in page and "training visited it" in page
+
+
+def test_a_lora_s_own_loop_is_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss that training had at an event is the loss that is replayed."""
+    seen: dict[int, torch.Tensor] = {}
+    luck = retrac.Ledger.posterior
+
+    def noted(self: retrac.Ledger, epoch: int, indices: torch.Tensor, shape: tuple[int, ...]):
+        found = luck(self, epoch, indices, shape)
+        if isinstance(indices, torch.Tensor) and epoch == 4:
+            seen.update(zip(indices.tolist(), found, strict=True))
+        return found
+
+    monkeypatch.setattr(retrac.Ledger, "posterior", noted)
+    run_example(monkeypatch, "text_to_image_lora.py", tmp_path, "--samples", "20")
+    run = retrac.Run.open(tmp_path / "run")
+    assert [checkpoint.epoch for checkpoint in run.checkpoints] == [3, 6]
+    assert run.facts["events"] == REPLAYED and run.trained == "lora_"
+    assert sorted(seen) == list(range(20))
+    shown = run.shown(4, np.arange(20))
+    from diffusers import AutoencoderKL
+
+    encoder = AutoencoderKL.from_pretrained(tmp_path / "base" / "vae")
+    with torch.no_grad():
+        posterior = encoder.encode(run.dataset.tensors(range(20))).latent_dist
+    drawn = torch.stack([seen[index] for index in range(20)])
+    latents = (posterior.mean + posterior.std * drawn) * encoder.config.scaling_factor
+    torch.testing.assert_close(shown.seen.clean, latents)
+    page = (tmp_path / "report.html").read_text()
+    assert "Nobody recorded" not in page and "three" in page
+
+
+@pytest.mark.parametrize("family", tiny_models.PIPELINES)
+def test_every_family_has_an_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    run_example(monkeypatch, "any_model.py", tmp_path, family, "--samples", "24")
+    assert "Nobody recorded" in (tmp_path / "report.html").read_text()
+
+
+def run_example(monkeypatch: pytest.MonkeyPatch, name: str, output: Path, *options: str) -> None:
+    monkeypatch.setattr(sys, "argv", [name, str(output), *options])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")

@@ -11,7 +11,7 @@ from retrac.diffusion.calls import call_of, packed, unpacked
 from retrac.diffusion.pipelines import Pipeline
 from retrac.diffusion.sampling import Making, sample
 from retrac.diffusion.texts import Prompts, embed
-from text_pipelines import PIPELINES, TOKENS, opened, text_pipeline
+from text_pipelines import TOKENS, TOLD_TEXTS, opened, text_pipeline
 
 SHAPE = (4, 8, 8)
 SIDE = 16
@@ -21,7 +21,7 @@ GUIDANCE = 2.5
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", params=PIPELINES)
+@pytest.fixture(scope="module", params=TOLD_TEXTS)
 def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     folder = tmp_path_factory.mktemp("pipeline")
     return Pipeline.open(text_pipeline(folder, request.param))

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from retrac.data.images import EXTENSIONS, image_files
+from retrac.data.metadata import captions
 from retrac.data.samples import Samples
 from retrac.errors import RetracError
 
@@ -23,15 +24,21 @@ CELEBA_SPLITS = {
 def image_folder(folder: Path, root: Path | None = None) -> Samples:
     """Open all images below `folder`, sorted by path; ids are paths relative to `root`.
 
-    The label is the first subfolder, if any image lies in one.
+    The label is the caption that `metadata.jsonl` or `metadata.csv` gives, or else the first
+    subfolder, if any image lies in one.
 
     Raises:
-        RetracError: no images.
+        RetracError: no images, or one without a caption where others have some.
     """
     root = root or folder
     files = image_files(folder)
     if not files:
         raise RetracError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))})")
+    if (told := captions(folder)) is not None:
+        names = [path.relative_to(folder).as_posix() for path in files]
+        if missing := [name for name in names if name not in told]:
+            raise RetracError(f"{folder / missing[0]} has no caption among those beside it")
+        return _files(files, root, [told[name] for name in names])
     parents = [path.relative_to(folder).parts[:-1] for path in files]
     labels = [parts[0] if parts else "unlabelled" for parts in parents]
     return _files(files, root, labels if any(parents) else None)

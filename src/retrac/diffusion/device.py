@@ -1,5 +1,7 @@
 """Where to compute."""
 
+from typing import Any
+
 import torch
 
 from retrac.errors import RetracError
@@ -21,3 +23,22 @@ def choose_device(name: str = "auto") -> torch.device:
     if not there[name]:
         raise RetracError(f"there is no {name} device here; use --device auto")
     return torch.device(name)
+
+
+def placed(network: Any, device: torch.device, precision: str) -> Any:
+    """A network on a device, with its weights in a precision.
+
+    Args:
+        network: any.
+        device: where.
+        precision: float64, float32, tf32 (products of float32 on CUDA by shorter numbers),
+            bfloat16 or float16.
+
+    Raises:
+        RetracError: tf32 elsewhere than on CUDA.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise RetracError("--precision tf32 is of CUDA devices: use float32 here")
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    return network.to(device, torch.float32 if precision == "tf32" else getattr(torch, precision))

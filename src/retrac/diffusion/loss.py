@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from retrac.diffusion.calls import Call, call_of
@@ -64,15 +65,23 @@ class Objective:
             noise: `[B, …]`, standard normal.
 
         Returns:
-            Losses `[B]`, float32 or wider.
+            Losses `[B]`, float32 or wider, whatever the precision of weights.
         """
         process, clean = self.process, seen.clean
         noisy = process.noised(clean, noise, timesteps)
         target = process.target(clean, noise, timesteps)
         told = process.told.to(timesteps.device)[timesteps]
-        prediction = self.call(model, noisy, told, seen.conditions).to(target.dtype)
+        given = seen._replace(clean=noisy).at(precision_of(model, noisy))
+        prediction = self.call(model, given.clean, told, given.conditions)
+        prediction = prediction.to(torch.promote_types(prediction.dtype, target.dtype))
         distances = self.distance(prediction, target)
         if seen.counted is not None:
             distances = distances * seen.counted
         losses = distances.flatten(1).mean(1)
         return process.weight.to(losses)[timesteps] * losses
+
+
+def precision_of(model: Any, otherwise: Tensor) -> torch.dtype:
+    """Of a network's weights."""
+    first = next(model.parameters(), otherwise) if isinstance(model, nn.Module) else otherwise
+    return first.dtype

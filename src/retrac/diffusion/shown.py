@@ -37,6 +37,12 @@ class Seen(NamedTuple):
             None if self.counted is None else change(self.counted),
         )
 
+    def at(self, precision: torch.dtype) -> "Seen":
+        """With all numbers but whole ones in a precision."""
+        return self.each(
+            lambda values: values.to(precision) if values.is_floating_point() else values
+        )
+
     def rows(self, which: Rows) -> "Seen":
         """Some of them."""
         return self.each(lambda values: values[which])

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from retrac.diffusion.device import choose_device
+from retrac.diffusion.device import choose_device, placed
 from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Shown
 from retrac.influence.asked import Asked
@@ -87,7 +87,8 @@ def last_losses(
         RetracError: the device is not there, or the memory cannot hold one image.
     """
     compute = compute or ComputeConfig()
-    network = run.checkpoints[-1].load(run.shape).to(choose_device(compute.device))
+    device = choose_device(compute.device)
+    network = placed(run.checkpoints[-1].load(run.shape), device, compute.precision)
     rows = min(ROWS, rows_within(network, run.objective, run.example, compute))
     found = [mean_losses(network, run.objective, plan, some, rows, advance) for some in queries]
     return np.concatenate(found)

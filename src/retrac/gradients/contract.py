@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from retrac.gradients.gradient import Dense, Gradient, squared_norms_of
 from retrac.gradients.layout import Directions, Layout
+from retrac.gradients.precision import summed_in
 from retrac.gradients.tape import per_sample_gradients
 
 SMALL = 2**16
@@ -120,7 +121,8 @@ def grouped_gradients(
     groups = len(losses) // size
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and name not in gradients:
-            zeros = parameter.new_zeros(groups, parameter.numel())
+            precision = summed_in(parameter.dtype)
+            zeros = parameter.new_zeros(groups, parameter.numel(), dtype=precision)
             gradients[name] = (Layout.of(parameter), zeros)
     return gradients, torch.stack([losses.new_zeros(groups), *squared_norms]).sum(0)
 
@@ -142,4 +144,5 @@ def check_directions(model: nn.Module, directions: Directions) -> None:
 
 
 def _describe(tensor: Tensor, skip: int = 0) -> str:
-    return f"{list(tensor.shape[skip:])} of {str(tensor.dtype).removeprefix('torch.')}"
+    precision = summed_in(tensor.dtype)
+    return f"{list(tensor.shape[skip:])} of {str(precision).removeprefix('torch.')}"

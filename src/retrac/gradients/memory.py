@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_leaves
 
+from retrac.gradients.precision import summed_in
 from retrac.gradients.tape import per_sample_gradients
 
 TEMPORARY = 1.5
@@ -55,8 +56,10 @@ def activation_bytes(model: nn.Module, per_sample_losses: Callable[[], Tensor]) 
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Bytes of all trainable parameters, and so of one gradient."""
-    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    """Bytes of one gradient of all trainable parameters."""
+    return sum(
+        p.numel() * summed_in(p.dtype).itemsize for p in model.parameters() if p.requires_grad
+    )
 
 
 def model_bytes(model: nn.Module) -> int:

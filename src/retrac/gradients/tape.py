@@ -20,6 +20,7 @@ from retrac.gradients.coverage import (
     refuse_other_output,
 )
 from retrac.gradients.gradient import Gradient
+from retrac.gradients.precision import loss_scale, summed_in
 from retrac.gradients.rules import rule_for
 from retrac.gradients.rules.registry import Call, kept_by
 
@@ -54,7 +55,7 @@ def per_sample_gradients(
     tape = _ConstantWeightsTape(model, consume)
     with tape.hooked(), torch.enable_grad():
         losses = tape.record(per_sample_losses)
-        losses.sum().backward()
+        (losses.sum() * tape.scale).backward()
         tape.flush()
     return losses.detach()
 
@@ -96,6 +97,9 @@ class _Use:
 
 class LiveTape:
     """Records what layers see, and hands their gradients on as backward passes them."""
+
+    scale = 1.0
+    """By how much larger than the losses is what is differentiated."""
 
     def __init__(self, model: nn.Module, consume: Consumer, names: Container[str]) -> None:
         self._names = {
@@ -213,11 +217,12 @@ class LiveTape:
 
     def _apply_rule(self, use: _Use, output_gradient: Tensor) -> dict[str, Gradient]:
         self._applying_rule = True
-        precision = next(iter(use.parameters.values())).dtype
+        precision = summed_in(next(iter(use.parameters.values())).dtype)
+        given = output_gradient.to(precision)
+        if self.scale != 1:
+            given = given / self.scale
         try:
-            return rule_for(use.layer)(
-                use.layer, _in_precision(precision, use.call), output_gradient.to(precision)
-            )
+            return rule_for(use.layer)(use.layer, _in_precision(precision, use.call), given)
         except torch.cuda.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, IndexError) as error:
@@ -250,6 +255,7 @@ class _ConstantWeightsTape(LiveTape):
 
     def __init__(self, model: nn.Module, consume: Consumer) -> None:
         super().__init__(model, consume, {name for name, _ in model.named_parameters()})
+        self.scale = loss_scale(model)
         self._constant: dict[Tensor, int] = dict.fromkeys(self._names, 0)
 
     @contextmanager
@@ -294,7 +300,8 @@ def _detached(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _in_precision(precision: torch.dtype, call: Call) -> Call:
-    """A call's arguments in the precision of the weights, from which autocast takes them."""
+    """A call's arguments in the precision of gradients: autocast and half-precision weights take
+    them from it."""
 
     def cast(leaf: Any) -> Any:
         is_other = isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype != precision

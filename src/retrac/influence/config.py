@@ -22,6 +22,8 @@ TRAINED = "trained"
 LONG = 30
 """Letters of prompts in the name of a folder, at the most."""
 
+PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
+
 UNITS = {"KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 
 
@@ -110,15 +112,20 @@ class QueryConfig:
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """Where and in how much memory; rounding apart, scores do not depend on it."""
+    """Where, in how much memory and how precisely; rounding apart, scores do not depend on it."""
 
     memory_budget: str | None = None
     """Memory for weights, query gradients and one batch, such as 2GB; default: half of what is
     free."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
+    precision: Literal["float64", "float32", "tf32", "bfloat16", "float16"] = "float32"
+    """Of weights and passes; gradients are added up in float32 at least. docs/performance.md says
+    how close scores stay."""
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
         if self.memory_budget is not None:
             parse_bytes(self.memory_budget)
 

@@ -261,6 +261,7 @@ def _found_index(scorer: Scorer, config: IndexConfig) -> Index | None:
 
 
 def _settings(scorer: Scorer, config: IndexConfig) -> dict[str, Any]:
+    precision = config.compute.precision
     return {
         "kind": "replayed",
         "trained": scorer.run.identity,
@@ -270,6 +271,7 @@ def _settings(scorer: Scorer, config: IndexConfig) -> dict[str, Any]:
         "parameters": pattern_of(scorer.run, config.parameters),
         "seed": scorer.run.ledger.seed,
         "asked": config.sketch_size,
+        **({} if precision == "float32" else {"precision": precision}),
     }
 
 

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from retrac.diffusion.device import choose_device
+from retrac.diffusion.device import choose_device, placed
 from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
@@ -152,7 +152,7 @@ class Measure:
         self._checkpoint = checkpoint
         self._device = device
         self._advance = advance
-        model = checkpoint.load(run.shape).to(device)
+        model = placed(checkpoint.load(run.shape), device, compute.precision)
         self._model: nn.Module = model
         self._objective: Loss = run.objective
         self.rows = rows_within(model, run.objective, run.example, compute)

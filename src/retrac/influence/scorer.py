@@ -10,7 +10,7 @@ import torch
 from diffusers import UNet2DModel
 
 from retrac.allocator import release_freed_memory
-from retrac.diffusion.device import choose_device
+from retrac.diffusion.device import choose_device, placed
 from retrac.diffusion.lora import LORA_PARAMETERS
 from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
@@ -64,7 +64,7 @@ class Scorer:
             "parameters": self.pattern,
             **self.config.plan.settings,
             "trained": self.run.identity,
-            **({"replay_back": self.config.replay_back} if self.config.replay_back else {}),
+            **_unusual(self.config),
         }
 
     @property
@@ -88,7 +88,8 @@ class Scorer:
         Raises:
             RetracError: the checkpoint is damaged, or no parameter counts.
         """
-        model = replay.checkpoint.load(self.run.shape).to(self.device)
+        precision = self.config.compute.precision
+        model = placed(replay.checkpoint.load(self.run.shape), self.device, precision)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(re.search(self.pattern, name) is not None)
         if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -171,6 +172,15 @@ def pattern_of(run: Run, parameters: str) -> str:
     """The regular expression that `--parameters` stands for."""
     named = {TRAINED: run.trained, "all": ".*", "lora": LORA_PARAMETERS}
     return named.get(parameters, parameters)
+
+
+def _unusual(config: AttributeConfig) -> dict[str, Any]:
+    """Settings that are told only where they are not the usual ones."""
+    precision = config.compute.precision
+    return {
+        **({"replay_back": config.replay_back} if config.replay_back else {}),
+        **({} if precision == "float32" else {"precision": precision}),
+    }
 
 
 def stack_visits(arrays: Sequence[np.ndarray], fill: float) -> np.ndarray:

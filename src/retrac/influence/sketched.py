@@ -69,7 +69,7 @@ def query_sketches(
                 f"finite at checkpoint {checkpoint}; leave that checkpoint out with --checkpoints"
             )
         weights = torch.stack([WEIGHTINGS[method](norm) for method in methods], 1) / steps
-        found.append((weights @ by_timestep).cpu())
+        found.append((weights @ by_timestep).float().cpu())
         norms.append(norm.cpu())
     return torch.cat(found).transpose(0, 1).contiguous(), torch.cat(norms)
 

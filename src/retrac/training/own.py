@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from retrac.data.config import DatasetConfig
 from retrac.data.open import open_dataset
 from retrac.diffusion.calls import Conditions
+from retrac.diffusion.loss import precision_of
 from retrac.diffusion.sampling import Making
 from retrac.diffusion.shown import Seen, Shown
 from retrac.errors import RetracError
@@ -119,7 +120,8 @@ class OwnLoss:
 
     def losses(self, model: Any, seen: Seen, timesteps: Tensor, noise: Tensor) -> Tensor:
         """Losses `[B]`."""
-        return self.own(model, seen, timesteps, noise)
+        precision = precision_of(model, noise)
+        return self.own(model, seen.at(precision), timesteps, noise.to(precision))
 
 
 @dataclass(frozen=True, kw_only=True)

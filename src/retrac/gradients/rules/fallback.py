@@ -24,9 +24,13 @@ def by_vmap(layer: nn.Module, call: Call, output_gradient: Tensor) -> dict[str, 
     """
     batch = len(output_gradient)
     bare = _Bare(layer)
+    precision = output_gradient.dtype
     constants = {
-        **{name: p.detach() for name, p in bare.named_parameters(remove_duplicate=False)},
-        **dict(bare.named_buffers(remove_duplicate=False)),
+        name: each.detach().to(precision) if each.is_floating_point() else each
+        for name, each in (
+            *bare.named_parameters(remove_duplicate=False),
+            *bare.named_buffers(remove_duplicate=False),
+        )
     }
     own = {
         name: constants.pop(f"layer.{name}")

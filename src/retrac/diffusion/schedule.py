@@ -50,9 +50,7 @@ def process_of(scheduler: SchedulerMixin) -> Process:
     return Process.diffusion(alphas_bar, prediction)
 
 
-def clipped_cosine_betas(
-    timesteps: int, least: float = 0.0001, most: float = 0.02
-) -> np.ndarray:
+def clipped_cosine_betas(timesteps: int, least: float = 0.0001, most: float = 0.02) -> np.ndarray:
     """Betas of the cosine schedule (Nichol and Dhariwal 2021, eq. 17), from `least` to `most`.
 
     The published ReTrac code clips at 0.0001 and 0.02, so that there is half as much noise again

@@ -11,6 +11,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from retrac.diffusion.calls import call_of
+from retrac.diffusion.published import PublishedUNet
 from retrac.diffusion.shown import Seen
 
 SAMPLES = 3
@@ -99,6 +100,7 @@ def _guided() -> dict[str, Tensor]:
 
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], Callable[[], dict[str, Tensor]], int]] = {
     "U-Net": (tiny_models.unet, _nothing, 1),
+    "U-Net of the published code": (lambda: PublishedUNet(3, (8, 16, 24)), _nothing, 3),
     "U-Net of classes": (lambda: tiny_models.unet(3), _classes, 1),
     "Stable Diffusion": (tiny_models.stable_diffusion_unet, _text, 4),
     "Stable Diffusion XL": (tiny_models.stable_diffusion_xl_unet, _text_and_sizes, 4),

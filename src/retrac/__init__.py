@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from retrac.influence.until import Until, attribute_until
     from retrac.report.page import write_report
     from retrac.training.adopted import adopt
-    from retrac.training.config import AdoptConfig, TrainConfig
+    from retrac.training.config import AdoptConfig, ImportConfig, TrainConfig
     from retrac.training.generation import generate_images
+    from retrac.training.imported import import_published
     from retrac.training.ledger import Events, Ledger
     from retrac.training.loop import train
     from retrac.training.own import adopt_module
@@ -35,6 +36,7 @@ _HOMES = {
     "ComputeConfig": "retrac.influence.config",
     "DatasetConfig": "retrac.data.config",
     "Events": "retrac.training.ledger",
+    "ImportConfig": "retrac.training.config",
     "Ledger": "retrac.training.ledger",
     "PlanConfig": "retrac.influence.config",
     "QueryConfig": "retrac.influence.config",
@@ -48,6 +50,7 @@ _HOMES = {
     "attribute": "retrac.influence.attribute",
     "attribute_until": "retrac.influence.until",
     "generate_images": "retrac.training.generation",
+    "import_published": "retrac.training.imported",
     "norms": "retrac.influence.norms",
     "open_queries": "retrac.influence.queries",
     "self_influence": "retrac.influence.self_influence",
@@ -62,6 +65,7 @@ __all__ = [
     "ComputeConfig",
     "DatasetConfig",
     "Events",
+    "ImportConfig",
     "Ledger",
     "PlanConfig",
     "Queries",
@@ -75,6 +79,7 @@ __all__ = [
     "attribute",
     "attribute_until",
     "generate_images",
+    "import_published",
     "norms",
     "open_queries",
     "self_influence",

@@ -57,9 +57,8 @@ def alpha_bar_by_hand(schedule: str, steps: int, last: int) -> float:
         if schedule == "linear":
             beta = 1e-4 + (0.02 - 1e-4) * t / (steps - 1)
         else:
-            beta = min(
-                1 - f((t + 1) / steps) / f(t / steps), 0.999 if schedule == "cosine" else 0.02
-            )
+            least, most = (0, 0.999) if schedule == "cosine" else (1e-4, 0.02)
+            beta = min(max(1 - f((t + 1) / steps) / f(t / steps), least), most)
         product *= 1 - beta
     return product
 

@@ -12,8 +12,9 @@ def alphas_bar(schedule: str, steps: int = 1000) -> np.ndarray:
 
 
 def test_the_published_clipped_cosine_does_not_end_in_pure_noise() -> None:
-    """Its betas are clipped at 0.02, not at 0.999: ᾱ ends near 0.0032 instead of 0."""
-    assert clipped_cosine_betas(1000).max() == np.float32(0.02)
+    """Its betas are clipped at 0.0001 and 0.02, not at 0 and 0.999: ᾱ ends near 0.0032."""
+    betas = clipped_cosine_betas(1000)
+    assert betas.max() == np.float32(0.02) and (betas[:13] == np.float32(0.0001)).all()
     assert alphas_bar("clipped-cosine")[-1] == pytest.approx(0.0032, abs=5e-5)
     assert alphas_bar("cosine")[-1] < 1e-6
 
@@ -22,7 +23,8 @@ def test_linear_and_cosine_are_the_usual_ones() -> None:
     assert alphas_bar("linear")[[0, -1]] == pytest.approx([0.9999, 4.04e-5], rel=1e-2)
     assert alphas_bar("cosine")[[0, 499]] == pytest.approx([0.99996, 0.4938], rel=1e-3)
     clipped, free = alphas_bar("clipped-cosine"), alphas_bar("cosine")
-    assert clipped[:800] == pytest.approx(free[:800], rel=1e-4)
+    assert clipped[:800] == pytest.approx(free[:800], rel=4e-4)
+    assert 1 - clipped[0] == pytest.approx(1e-4, rel=1e-3)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "clipped-cosine"])

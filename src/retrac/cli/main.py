@@ -15,6 +15,7 @@ from retrac.cli.datasets import Datasets
 from retrac.cli.evaluate import Evaluate
 from retrac.cli.explain import Explain
 from retrac.cli.generate import Generate
+from retrac.cli.import_ import Import
 from retrac.cli.index import Index
 from retrac.cli.lds import Lds
 from retrac.cli.norms import Norms
@@ -76,6 +77,7 @@ def _commands(given: Sequence[str]) -> Any:
         Annotated[Plant, subcommand("plant")],
         Annotated[Train, subcommand("train", default=_train_defaults(given))],
         Annotated[Adopt, subcommand("adopt")],
+        Annotated[Import, subcommand("import")],
         Annotated[Generate, subcommand("generate")],
         Annotated[Index, subcommand("index")],
         Annotated[Attribute, subcommand("attribute")],

@@ -56,7 +56,13 @@ def flux(model: Any, noisy: Tensor, told: Tensor, conditions: Conditions) -> Ten
     return unpacked(prediction, noisy.shape)
 
 
+def published(model: Any, noisy: Tensor, told: Tensor, conditions: Conditions) -> Tensor:
+    """`PublishedUNet`; conditions: none."""
+    return model(noisy, told)
+
+
 CALLS: dict[str, Call] = {
+    "PublishedUNet": published,
     "UNet2DModel": unet,
     "UNet2DConditionModel": conditional_unet,
     "DiTTransformer2DModel": dit,

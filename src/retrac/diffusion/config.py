@@ -31,7 +31,8 @@ class ObjectiveConfig:
     timesteps: int = 1000
     """Steps T of the forward process."""
     schedule: Literal["linear", "cosine", "clipped-cosine"] = "cosine"
-    """Noise schedule; clipped-cosine is the published one, with betas clipped at 0.02."""
+    """Noise schedule; clipped-cosine is the published one, with betas clipped at 0.0001 and
+    0.02."""
     prediction: Literal["epsilon", "v", "x0"] = "epsilon"
     """What the network predicts."""
     loss: Literal["l1", "mse"] = "mse"

@@ -50,10 +50,11 @@ def process_of(scheduler: SchedulerMixin) -> Process:
     return Process.diffusion(alphas_bar, prediction)
 
 
-def clipped_cosine_betas(timesteps: int, most: float = 0.02) -> np.ndarray:
-    """Betas of the cosine schedule (Nichol and Dhariwal 2021, eq. 17), none above `most`.
+def clipped_cosine_betas(timesteps: int, least: float = 0.0001, most: float = 0.02) -> np.ndarray:
+    """Betas of the cosine schedule (Nichol and Dhariwal 2021, eq. 17), from `least` to `most`.
 
-    The published ReTrac code clips at 0.02, so that ᾱ ends near 0.003 instead of 0.
+    The published ReTrac code clips at 0.0001 and 0.02, so that there is half as much noise again
+    at the first timestep, and ᾱ ends near 0.003 instead of 0.
 
     Returns:
         float32 `[timesteps]`.
@@ -64,4 +65,4 @@ def clipped_cosine_betas(timesteps: int, most: float = 0.02) -> np.ndarray:
 
     steps = np.arange(timesteps) / timesteps
     betas = [1 - alpha_bar(t + 1 / timesteps) / alpha_bar(t) for t in steps]
-    return np.minimum(betas, most).astype(np.float32)
+    return np.clip(betas, least, most).astype(np.float32)

@@ -210,7 +210,10 @@ class Evaluation:
 
     def _lds(self, contenders: Mapping[str, np.ndarray]) -> Rows:
         if not isinstance(self.run, TrainedRun):
-            raise RetracError("not for an adopted model: only runs of `retrac train` are retrained")
+            raise RetracError(
+                "not for an adopted model or an imported one: only runs of `retrac train` are "
+                "retrained"
+            )
         retraining = Retraining.open(self.run, self.losses)
         retraining.refuse_other_queries(
             Path("this attribution"), {"queries": self.result.config["queries"]}

@@ -43,8 +43,8 @@ def plan_replays(
     ]
 
 
-def chosen_epochs(interval: range, replay: str, back: int = 0) -> tuple[int, ...]:
-    """Epochs of an interval to replay, evenly spaced, with the last.
+def chosen_epochs(interval: Sequence[int], replay: str, back: int = 0) -> tuple[int, ...]:
+    """Epochs among those of an interval to replay, evenly spaced, with the last.
 
     With `back`, the so-manieth choice among those left over by the choices before it; when fewer
     are left than it takes, the first choice comes again.
@@ -65,7 +65,7 @@ def _replay(
     back: int,
     run: Run,
 ) -> Replay:
-    epochs = chosen_epochs(interval, replay, back)
+    epochs = chosen_epochs(run.known_epochs(interval), replay, back)
     by_visit = run.visit_weights(interval)
     total = by_visit.sum(0)
     replayed = by_visit[[interval.index(epoch) for epoch in epochs]]

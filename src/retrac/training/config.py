@@ -264,6 +264,56 @@ class AdoptConfig:
             raise RetracError(f"the run's configuration cannot be read ({error})") from error
 
 
+@dataclass(frozen=True)
+class ImportConfig:
+    """What the checkpoint files of the published code do not say."""
+
+    data: DatasetConfig = field(default_factory=DatasetConfig)
+    events: Literal["recorded", "fresh"] = "recorded"
+    """The events whose gradients are a sample's. recorded: the timestep and the noise in the files,
+    at which the sample was trained in the last epoch before each checkpoint, as the paper's
+    formulas say. fresh: others, drawn from --seed for each checkpoint, which is what the published
+    code does: it reads the recorded timestep, but does not use it."""
+    loss: Literal["l1", "mse"] = "l1"
+    """Distance between prediction and noise that it was trained with; mse of a training with
+    `--use_l1_loss ''`."""
+    timesteps: int = 1000
+    """Steps T of the forward process; the published code attributes with 1000 only."""
+    seed: int = 0
+    """Of fresh events."""
+
+    def __post_init__(self) -> None:
+        _refuse_unknown_choices(self)
+        if self.timesteps < 1 or not 0 <= self.seed < 2**63:
+            raise RetracError(
+                f"--timesteps must be at least 1 and --seed from 0 to 2^63 - 1, not "
+                f"{self.timesteps} and {self.seed}"
+            )
+
+    def located(self) -> "ImportConfig":
+        """The same by absolute paths, to be found from another working directory."""
+        return replace(self, data=self.data.located())
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        content: dict[str, Any] = _plain(asdict(self))
+        return content
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> "ImportConfig":
+        """Read what `to_json` wrote.
+
+        Raises:
+            RetracError: fields that this version does not know, or values that make no sense.
+        """
+        try:
+            values = {name: _tuples(value) for name, value in content.items()}
+            data = DatasetConfig(**_paths(values.pop("data"), "dataset_path"))
+            return ImportConfig(data, **values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RetracError(f"the run's configuration cannot be read ({error})") from error
+
+
 def _refuse_unknown_choices(part: Any) -> None:
     for name, hint in get_type_hints(type(part)).items():
         if get_origin(hint) is Literal and getattr(part, name) not in get_args(hint):

@@ -72,15 +72,20 @@ class Run(ABC):
 
     @staticmethod
     def open(path: str | Path) -> "Run":
-        """Open a run folder: of `retrac train`, or of `retrac adopt`.
+        """Open a run folder: of `retrac train`, `retrac adopt` or `retrac import`.
 
         Raises:
             RetracError: not a run, half-written, or made with a random generator that differs
                 from this machine's.
         """
-        from retrac.training.adopted import AdoptedRun
+        from retrac.training.adopted import ADOPTED, AdoptedRun
+        from retrac.training.imported import IMPORTED, ImportedRun
         from retrac.training.own import OWN
 
+        kinds: dict[Any, type[AdoptedRun | ImportedRun | TrainedRun]] = {
+            ADOPTED: AdoptedRun,
+            IMPORTED: ImportedRun,
+        }
         path = Path(path)
         if not path.is_dir():
             raise RetracError(f"no run at {path}: the folder does not exist")
@@ -93,7 +98,7 @@ class Run(ABC):
                 "`retrac.adopt_module`"
             )
         try:
-            run = (AdoptedRun if record.get("kind") == "adopted" else TrainedRun).of(path, record)
+            run = kinds.get(record.get("kind"), TrainedRun).of(path, record)
             reproduced = run.ledger.digest() == record["ledger"]["digest"]
             if missing := {"name", "fingerprint", "size", "shape"} - record["dataset"].keys():
                 raise KeyError(*missing)
@@ -109,8 +114,11 @@ class Run(ABC):
             )
         return run
 
-    def save(self) -> None:
-        """Write the record into the run folder, or do nothing where it is there.
+    def is_there(self, begun: Sequence[str] = ()) -> bool:
+        """Whether the run folder holds this run.
+
+        Args:
+            begun: names that may be in a folder that does not hold it yet.
 
         Raises:
             RetracError: the folder holds something else.
@@ -120,10 +128,19 @@ class Run(ABC):
             earlier = read_json(path / RUN)
             if {**earlier, "versions": None} != {**self.record, "versions": None}:
                 raise RetracError(f"{path} holds another run; choose another --output")
-        elif path.exists() and any(path.iterdir()):
+            return True
+        if path.exists() and {entry.name for entry in path.iterdir()} - {*begun}:
             raise RetracError(f"{path} exists and is not a run; choose another --output")
-        else:
-            write_json(path / RUN, self.record)
+        return False
+
+    def save(self, begun: Sequence[str] = ()) -> None:
+        """Write the record into the run folder, or do nothing where it is there.
+
+        Raises:
+            RetracError: as `is_there`.
+        """
+        if not self.is_there(begun):
+            write_json(self.path / RUN, self.record)
 
     @property
     @abstractmethod
@@ -162,6 +179,11 @@ class Run(ABC):
     @abstractmethod
     def shown(self, epoch: int, samples: np.ndarray) -> Shown:
         """What an event of each of some samples shows the network; `epoch` counts from 0."""
+
+    def known_epochs(self, interval: range) -> Sequence[int]:
+        """Those epochs of the interval before a checkpoint whose events are known, the last among
+        them: all."""
+        return interval
 
     @abstractmethod
     def visit_weights(self, epochs: Sequence[int]) -> np.ndarray:
@@ -258,13 +280,13 @@ class TrainedRun(Run):
         """Open a run folder of `retrac train`.
 
         Raises:
-            RetracError: as `Run.open`, or it is of `retrac adopt`.
+            RetracError: as `Run.open`, or it was trained elsewhere.
         """
         run = Run.open(path)
         if not isinstance(run, TrainedRun):
             raise RetracError(
-                f"{path} was adopted, and how it was trained is not known: this trains again, for "
-                "which it takes a run of `retrac train`"
+                f"{path} was adopted or imported, and how it was trained is not known: this trains "
+                "again, for which it takes a run of `retrac train`"
             )
         return run
 

@@ -28,6 +28,7 @@ class Adopt:
 
         run = adopt(self.config, self.output)
         print(
-            f"{run.path}: {run.pipeline.family}, {len(run.checkpoints)} checkpoints, {run.size} "
-            f"samples; events: {run.facts['events']}"
+            f"{run.path}: {run.pipeline.family}, {len(run.checkpoints)} checkpoints "
+            f"(--checkpoints {' '.join(str(point.epoch) for point in run.checkpoints)}), "
+            f"{run.size} samples; events: {run.facts['events']}"
         )

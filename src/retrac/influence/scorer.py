@@ -46,12 +46,14 @@ class Scorer:
             RetracError: a checkpoint or the device is not there.
         """
         chosen = choose_checkpoints(run, config.checkpoints)
+        device = choose_device(config.compute.device)
+        run.encode_on(device)
         return Scorer(
             run,
             config,
             tuple(plan_replays(run, chosen, config.replay, config.replay_back)),
             Plan.of(config.plan, run.timesteps),
-            choose_device(config.compute.device),
+            device,
         )
 
     @property

@@ -212,6 +212,12 @@ class AdoptedRun(Run):
         """All parameters, or those of a LoRA."""
         return LORA_PARAMETERS if self.pipeline.is_lora(self._folders[0]) else super().trained
 
+    def encode_on(self, device: torch.device) -> None:
+        """Let encoders of images and texts work on a device."""
+        for encoder in (self.source, self.conditioning):
+            if isinstance(encoder, Latents | Captions):
+                encoder.device = device
+
     @cached_property
     def source(self) -> Source:
         """What the network sees of the samples."""

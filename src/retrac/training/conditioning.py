@@ -134,6 +134,9 @@ class Captions:
         size: height and width of images.
         tokens: of T5.
         guidance: what the network is told of it, where it is.
+
+    Attributes:
+        device: where to embed; of no effect once a text was embedded.
     """
 
     def __init__(
@@ -150,6 +153,7 @@ class Captions:
         self._known = {*labels}
         self._settings = (size, tokens, guidance)
         self._names: tuple[str, ...] = ()
+        self.device = choose_device()
         self._kept: Kept[tuple[str, bool]] = Kept(self._embedded, CHUNK)
         self.labels = tuple(dict.fromkeys(labels))
 
@@ -182,4 +186,4 @@ class Captions:
 
     @cached_property
     def _pipeline(self) -> Any:
-        return self._open(choose_device())
+        return self._open(self.device)

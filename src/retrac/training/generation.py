@@ -70,8 +70,10 @@ def generate_images(
     folder = folder.resolve()
     refuse_unfit(run, folder, count, steps, eta)
     checkpoint = choose_checkpoints(run, () if epoch is None else (epoch,))[-1]
+    place = choose_device(device)
+    run.encode_on(place)
     images = generate(
-        checkpoint.load_for_generation(run.shape).to(choose_device(device)),
+        checkpoint.load_for_generation(run.shape).to(place),
         run.making,
         range(count),
         seed,

@@ -207,7 +207,7 @@ class Run(ABC):
             raise RetracError(
                 f"the dataset {dataset.name!r} has changed since {self.path} was trained on it "
                 f"(then {self.record['dataset']['size']} samples, now {len(dataset)}, other "
-                "content or order): restore it, or train again"
+                "content or order): restore it, or make the run again"
             )
         return dataset
 
@@ -220,6 +220,9 @@ class Run(ABC):
     def told(self) -> bool:
         """Whether its network is told anything of a sample."""
         return False
+
+    def encode_on(self, device: torch.device) -> None:  # noqa: B027
+        """Let what encodes images and texts work on a device; here nothing does."""
 
     @property
     def size(self) -> int:

@@ -75,6 +75,9 @@ class Latents:
         dataset: the samples.
         load: gives the encoder.
         config: its configuration.
+
+    Attributes:
+        device: where to encode.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Latents:
         self._config = config
         self._scale = float(config.get("scaling_factor") or 1.0)
         self._shift = float(config.get("shift_factor") or 0.0)
+        self.device = choose_device()
         self._kept: Kept[tuple[int, bool]] = Kept(self._encoded, CHUNK)
 
     @property
@@ -119,7 +123,7 @@ class Latents:
     @torch.no_grad()
     def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation, shifted and scaled as the network sees them, on the CPU."""
-        encoder = self._encoder.to(choose_device())
+        encoder = self._encoder.to(self.device)
         found = encoder.encode(images.to(encoder.device)).latent_dist
         mean, deviation = ((found.mean - self._shift) * self._scale, found.std * self._scale)
         return mean.cpu(), deviation.cpu()

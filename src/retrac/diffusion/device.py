@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import nn
 
 from retrac.errors import RetracError
 
@@ -41,4 +42,5 @@ def placed(network: Any, device: torch.device, precision: str) -> Any:
         raise RetracError("--precision tf32 is of CUDA devices: use float32 here")
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    return network.to(device, torch.float32 if precision == "tf32" else getattr(torch, precision))
+    weights = torch.float32 if precision == "tf32" else getattr(torch, precision)
+    return nn.Module.to(network, device, weights)  # diffusers' own would warn of nothing here

@@ -23,8 +23,11 @@ import retrac
 EPOCHS, EVERY, SEED = 6, 2, 0
 
 
-def train(folder: Path, images: torch.Tensor) -> None:
-    """Train on images `[N, 1, 8, 8]` in [-1, 1]; saves a checkpoint after every second epoch."""
+def train(folder: Path, images: torch.Tensor) -> bool:
+    """Train on images `[N, 1, 8, 8]` in [-1, 1]; saves a checkpoint after every second epoch.
+
+    Tells whether this is the first of several processes, which goes on alone.
+    """
     accelerator = Accelerator()
     torch.manual_seed(SEED)
     model = UNet2DModel(
@@ -55,6 +58,7 @@ def train(folder: Path, images: torch.Tensor) -> None:
         if (epoch + 1) % EVERY == 0 and accelerator.is_main_process:
             network = accelerator.unwrap_model(model)
             DDPMPipeline(network, scheduler).save_pretrained(folder / f"checkpoint-{epoch + 1}")
+    return bool(accelerator.is_main_process)
 
 
 def main() -> None:
@@ -68,7 +72,8 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     data = given.output / "digits.npz"
     np.savez(data, images=pixels, labels=digits.target[: given.samples].astype(str))
-    train(given.output, torch.from_numpy(pixels).float() / 127.5 - 1)
+    if not train(given.output, torch.from_numpy(pixels).float() / 127.5 - 1):
+        return  # another process goes on
 
     after = range(EVERY, EPOCHS + 1, EVERY)
     config = retrac.AdoptConfig(

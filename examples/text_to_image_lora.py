@@ -40,8 +40,11 @@ def write_images(folder: Path, count: int) -> None:
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
-def train(base: Path, data: Path, output: Path) -> None:
-    """Train a LoRA on a folder of images with captions; saves it after every third epoch."""
+def train(base: Path, data: Path, output: Path) -> bool:
+    """Train a LoRA on a folder of images with captions; saves it after every third epoch.
+
+    Tells whether this is the first of several processes, which goes on alone.
+    """
     accelerator = Accelerator()
     torch.manual_seed(SEED)
     pipeline = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
@@ -82,6 +85,7 @@ def train(base: Path, data: Path, output: Path) -> None:
             layers = get_peft_model_state_dict(accelerator.unwrap_model(unet))
             folder = output / f"checkpoint-{epoch + 1}"
             StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers)
+    return bool(accelerator.is_main_process)
 
 
 def main() -> None:
@@ -93,7 +97,8 @@ def main() -> None:
     base, data = given.output / "base", given.output / "images"
     write_images(data, given.samples)
     tiny_models.save("Stable Diffusion", base)
-    train(base, data, given.output)
+    if not train(base, data, given.output):
+        return  # another process goes on
 
     after = range(EVERY, EPOCHS + 1, EVERY)
     config = retrac.AdoptConfig(

@@ -164,7 +164,7 @@ def test_masks_that_are_too_many_or_empty(
 
 def test_folders_are_named_by_what_is_asked() -> None:
     words = QueryConfig("generated:1", 0, ("A cat!",), 7.5, Path("x/eye.png")).words
-    assert words == ("a-cat", "guidance-7.5", "mask-eye")
+    assert words == ("a-cat-a9cf", "guidance-7.5", "mask-eye")
     long, other = ("a" * 40,), ("a" * 41,)
     assert QueryConfig("generated:1", 0, long).words != QueryConfig("generated:1", 0, other).words
     assert QueryConfig("train:1").words == ()

@@ -12,7 +12,14 @@ from retrac.files import remove
 from retrac.fingerprints import digest
 from retrac.influence.asked import Queries
 from retrac.influence.attribution import KIND, Attribution
-from retrac.influence.config import TRAINED, AttributeConfig, ComputeConfig, PlanConfig, QueryConfig
+from retrac.influence.config import (
+    TRAINED,
+    AttributeConfig,
+    ComputeConfig,
+    PlanConfig,
+    QueryConfig,
+    named,
+)
 from retrac.influence.exact import Scored, exact_scores
 from retrac.influence.indexed import as_indexed, index_scores, open_index
 from retrac.influence.parts import Parts, parts_beside
@@ -160,6 +167,10 @@ def default_name(
         words.append(f"replay-{config.replay}")
     if config.replay_back:
         words.append(f"back-{config.replay_back}")
+    if config.parameters != TRAINED:
+        words.append(f"parameters-{named(config.parameters)}")
+    if config.compute.precision != "float32":
+        words.append(config.compute.precision)
     if config.index or config.recorded:
         words.append("index" if config.index else "recorded")
     if config.exact_top:

@@ -99,12 +99,8 @@ class QueryConfig:
     @property
     def words(self) -> tuple[str, ...]:
         """What tells this choice from the usual one, beside `queries` and seed."""
-        told = "-".join(self.query_labels)
-        named = re.sub(r"[^a-z0-9]+", "-", told.lower()).strip("-")
-        if len(named) > LONG or not named:
-            named = f"{named[:LONG]}{'-' if named else ''}{digest(told)[:4]}"
         return (
-            *((named,) if self.query_labels else ()),
+            *((named("-".join(self.query_labels)),) if self.query_labels else ()),
             *((f"guidance-{self.query_guidance:g}",) if self.query_guidance != 1 else ()),
             *((f"mask-{self.query_mask.stem}",) if self.query_mask else ()),
         )
@@ -212,6 +208,14 @@ class IndexConfig:
     def __post_init__(self) -> None:
         if self.sketch_size < 1:
             raise RetracError(f"--sketch-size must be at least 1, not {self.sketch_size}")
+
+
+def named(text: str) -> str:
+    """A text as a part of a folder's name; what cannot be told in full has a fingerprint."""
+    found = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if found == text.lower().replace(" ", "-") and len(found) <= LONG:
+        return found
+    return f"{found[:LONG]}{'-' if found else ''}{digest(text)[:4]}"
 
 
 def parse_bytes(text: str) -> int:

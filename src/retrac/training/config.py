@@ -1,5 +1,7 @@
 """How a run is trained. Light to import: these fields are the command line and its help."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -158,16 +160,13 @@ class TrainConfig:
         Raises:
             RetracError: fields that this version does not know, or values that make no sense.
         """
-        try:
-            values = {name: _tuples(value) for name, value in content.items()}
-            data = DatasetConfig(**_paths(values.pop("data"), "dataset_path"))
+        with _reading():
+            values, data = _with_data(content)
             model = ModelConfig(**values.pop("model"))
             objective = ObjectiveConfig(**values.pop("objective"))
             optimisation = OptimizerConfig(**values.pop("optimisation"))
             own = _paths(values, "pretrained")
             return TrainConfig(data, model, objective, optimisation, **own)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise RetracError(f"the run's configuration cannot be read ({error})") from error
 
 
 @dataclass(frozen=True)
@@ -255,13 +254,10 @@ class AdoptConfig:
         Raises:
             RetracError: fields that this version does not know, or values that make no sense.
         """
-        try:
-            values = {name: _tuples(value) for name, value in content.items()}
-            data = DatasetConfig(**_paths(values.pop("data"), "dataset_path"))
+        with _reading():
+            values, data = _with_data(content)
             weights = tuple(Path(folder) for folder in values.pop("weights"))
             return AdoptConfig(data=data, weights=weights, **_paths(values, "pipeline"))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise RetracError(f"the run's configuration cannot be read ({error})") from error
 
 
 @dataclass(frozen=True)
@@ -306,12 +302,22 @@ class ImportConfig:
         Raises:
             RetracError: fields that this version does not know, or values that make no sense.
         """
-        try:
-            values = {name: _tuples(value) for name, value in content.items()}
-            data = DatasetConfig(**_paths(values.pop("data"), "dataset_path"))
+        with _reading():
+            values, data = _with_data(content)
             return ImportConfig(data, **values)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise RetracError(f"the run's configuration cannot be read ({error})") from error
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RetracError(f"the run's configuration cannot be read ({error})") from error
+
+
+def _with_data(content: dict[str, Any]) -> tuple[dict[str, Any], DatasetConfig]:
+    values = {name: _tuples(value) for name, value in content.items()}
+    return values, DatasetConfig(**_paths(values.pop("data"), "dataset_path"))
 
 
 def _refuse_unknown_choices(part: Any) -> None:

@@ -89,3 +89,9 @@ def test_weights_of_flows_are_diffusers() -> None:
 def test_another_scheduler_is_refused_by_name() -> None:
     with pytest.raises(RetracError, match="EDMEulerScheduler"):
         process_of(EDMEulerScheduler())
+
+
+def test_min_snr_counts_a_timestep_without_signal() -> None:
+    """Its limit: of an ε-prediction all weights are 1 where the ratio is low."""
+    process = Process.diffusion(torch.tensor([0.99, 0.5, 0.0]), "epsilon")
+    torch.testing.assert_close(min_snr(process), torch.tensor([5 / 99, 1.0, 1.0]))

@@ -49,7 +49,7 @@ def test_gradients_are_near_those_of_float64(
     exact, norms = scores(name, torch.float64)
     size = norms.sqrt()
     torch.testing.assert_close(squared.sqrt(), size, rtol=tolerance, atol=0)
-    assert ((dots - exact).abs() <= tolerance * size[:, None] * (dots.numel() ** 0.5 * 10)).all()
+    assert ((dots - exact).abs() <= 4 * tolerance * size[:, None]).all()
 
 
 def test_small_gradients_are_not_lost_in_float16() -> None:

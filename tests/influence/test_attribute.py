@@ -313,3 +313,16 @@ def test_groups_are_few_however_many_visits(tiny_run: Run, monkeypatch: pytest.M
     found = retrac.attribute(tiny_run, "train:1", replay="all", checkpoints=[6], plan=PLAN)
     assert found.groups == 4
     np.testing.assert_allclose(found.dataset["part"].sum("group"), found.scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "unusual", [{"compute": ComputeConfig(precision="bfloat16")}, {"replay_back": 1}]
+)
+def test_what_is_told_only_where_it_is_unusual_tells_results_apart(
+    tiny_run: Run, tmp_path, unusual, first: bool
+) -> None:
+    ways = ({}, unusual) if first else (unusual, {})
+    retrac.attribute(tiny_run, "train:1", plan=PLAN, output=tmp_path / "out", **ways[0])
+    with pytest.raises(RetracError, match="other settings"):
+        retrac.attribute(tiny_run, "train:1", plan=PLAN, output=tmp_path / "out", **ways[1])

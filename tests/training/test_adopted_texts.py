@@ -1,15 +1,19 @@
 """Models that are told texts, with all their weights or a LoRA, asked like any run."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers.training_utils import compute_density_for_timestep_sampling
 from safetensors.torch import load_file, save_file
 
 from plain_loop import assert_close, expected_scores
 from retrac.data.config import DatasetConfig
+from retrac.data.images import to_pil
 from retrac.diffusion.density import drawn_as
 from retrac.diffusion.lora import LORA
 from retrac.errors import RetracError
@@ -19,7 +23,7 @@ from retrac.influence.queries import open_queries
 from retrac.training.adopted import AdoptedRun, adopt
 from retrac.training.config import AdoptConfig
 from retrac.training.run import Run
-from text_pipelines import STEPS, TOKENS, TOLD_TEXTS, lora, text_pipeline
+from text_pipelines import STEPS, TOKENS, TOLD_TEXTS, lora, opened, text_pipeline
 
 DIGITS = DatasetConfig(dataset="digits", resolution=16, limit=6)
 PLAN = PlanConfig(3, 2)
@@ -62,7 +66,8 @@ def test_dropped_captions_are_those_of_the_ledger(adapted: AdoptedRun) -> None:
     dropped = adapted.ledger.dropped(1, every, 0.5)
     assert 0 < dropped.sum() < 6
     shown = adapted.shown(1, every).seen.conditions["encoder_hidden_states"]
-    empty = adapted.conditions([""])["encoder_hidden_states"]
+    assert adapted.conditioning.dropped is not None
+    empty = adapted.conditioning.dropped(1)["encoder_hidden_states"]
     assert [torch.equal(row, empty[0]) for row in shown] == dropped.tolist()
 
 
@@ -74,6 +79,14 @@ def test_timesteps_of_flows_are_drawn_as_training_did(tmp_path: Path, density: s
     table = drawn_as(density, STEPS)
     for found, drawn in zip(events, uniform, strict=True):
         assert torch.equal(found, table[drawn])
+    scheme = density.replace("-", "_")
+    theirs = compute_density_for_timestep_sampling(
+        scheme, 200_000, 0.0, 1.0, 1.29, generator=torch.Generator().manual_seed(0)
+    )
+    places = STEPS - 1 - (theirs * STEPS).long()  # their timesteps fall
+    shares = torch.linspace(0.05, 0.95, 10, dtype=torch.float64)
+    quantiles = torch.quantile(places.double(), shares)
+    assert (torch.quantile(drawn_as(density, STEPS).double(), shares) - quantiles).abs().max() <= 1
 
 
 def test_parameters_that_count_are_those_that_were_trained(adapted: AdoptedRun) -> None:
@@ -181,3 +194,94 @@ def test_other_text_encoders_are_noticed(tmp_path: Path) -> None:
         (tmp_path / "model/text_encoder" / name).write_bytes(source.read_bytes())
     with pytest.raises(RetracError, match=r"text encoders and tokenizers of .* changed"):
         _ = Run.open(run.path).checkpoints
+
+
+def test_dropped_captions_of_xl_are_empty_texts_and_nothing_is_zeros(tmp_path: Path) -> None:
+    """As train_text_to_image_sdxl.py and the pipeline have them."""
+    conditioning = adopted(tmp_path, "Stable Diffusion XL").conditioning
+    assert conditioning.dropped is not None and conditioning.nothing is not None
+    for name in ("encoder_hidden_states", "text_embeds"):
+        assert conditioning.nothing(2)[name].abs().max() == 0
+        assert conditioning.dropped(2)[name].abs().max() > 0.1
+
+
+@pytest.mark.parametrize(("loss", "power"), [("mse", 2), ("l1", 1)])
+def test_preconditioned_losses_are_those_of_the_script(
+    tmp_path: Path, loss: str, power: int
+) -> None:
+    """`model_pred = model_pred * (-sigmas) + noisy_model_input`, compared with the sample."""
+    run = adopted(tmp_path, "Stable Diffusion 3", preconditioned=True, loss=loss)
+    model = run.checkpoints[0].load(run.shape)
+    seen, timesteps, noise = run.shown(0, np.arange(6))
+    with torch.no_grad():
+        found = run.objective.losses(model, seen, timesteps, noise)
+        sigmas = run.objective.process.spread[timesteps].view(-1, 1, 1, 1)
+        noisy = (1 - sigmas) * seen.clean + sigmas * noise
+        told = run.objective.process.told[timesteps]
+        velocity = run.objective.call(model, noisy, told, seen.conditions)
+        wrong = (velocity * -sigmas + noisy - seen.clean).abs().pow(power)
+    torch.testing.assert_close(found, wrong.flatten(1).mean(1))
+
+
+def test_a_picture_needs_a_prompt(adapted: AdoptedRun, tmp_path: Path) -> None:
+    to_pil(adapted.dataset.images[0]).save(tmp_path / "one.png")
+    asked = open_queries(adapted, str(tmp_path / "one.png"))
+    with pytest.raises(RetracError, match="give a query's by --query-labels"):
+        attribute(adapted, asked, plan=PLAN)
+    named = open_queries(adapted, QueryConfig(str(tmp_path / "one.png"), query_labels=("x y",)))
+    assert attribute(adapted, named, ("tracin",), plan=PLAN).scores.shape == (1, 1, 6)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_2", "text_encoder"])
+@pytest.mark.parametrize("null", [False, True])
+def test_a_pipeline_without_a_part_is_refused(tmp_path: Path, name: str, null: bool) -> None:
+    path = text_pipeline(tmp_path / "model", "Stable Diffusion XL")
+    if null:
+        index = json.loads((path / "model_index.json").read_text())
+        index[name] = [None, None]
+        (path / "model_index.json").write_text(json.dumps(index))
+    else:
+        shutil.rmtree(path / name)
+    with pytest.raises(RetracError, match=f"without its {name}"):
+        adopt(AdoptConfig(path, DIGITS), tmp_path / "run")
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    path = text_pipeline(tmp_path / "model", "Stable Diffusion XL")
+    other = text_pipeline(tmp_path / "other", "Stable Diffusion")
+    with pytest.raises(RetracError, match="of another network"):
+        adopt(AdoptConfig(path, DIGITS, (other,)), tmp_path / "run")
+    flux = text_pipeline(tmp_path / "flux", "Flux")
+    foreign = lora(tmp_path / "lora", flux, "transformer")
+    with pytest.raises(RetracError, match="no LoRA of a unet in diffusers' own format"):
+        adopt(AdoptConfig(path, DIGITS, (foreign,)), tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["Stable Diffusion", "Stable Diffusion 3"])
+def test_half_precision_files_in_pieces(tmp_path: Path, name: str) -> None:
+    """Such as pipelines of which only the fp16 variant was downloaded."""
+    path = text_pipeline(tmp_path / "model", name)
+    whole = opened(path).to(torch.float16)
+    half = tmp_path / "half"
+    whole.save_pretrained(half, variant="fp16", max_shard_size="20KB")
+    assert not list(half.rglob("diffusion_pytorch_model.safetensors"))
+    options = {"caption": "a {label}", "text_tokens": TOKENS, "events": 1}
+    runs = [
+        adopt(AdoptConfig(model, DIGITS, **options), tmp_path / f"run-{model.name}")
+        for model in (path, half)
+    ]
+    found = []
+    for run in runs:
+        model = run.checkpoints[0].load(run.shape)
+        assert next(model.parameters()).dtype == torch.float32
+        with torch.no_grad():
+            found.append(run.objective.losses(model, *run.shown(0, np.arange(6))))
+    torch.testing.assert_close(*found, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("guidance", [float("nan"), float("inf")])
+def test_guidance_is_a_number(adapted: AdoptedRun, guidance: float) -> None:
+    with pytest.raises(RetracError, match="must be a number"):
+        QueryConfig("generated:1", query_guidance=guidance)
+    with pytest.raises(RetracError, match="--guidance must be from 0"):
+        AdoptConfig(adapted.config.pipeline, guidance=guidance)

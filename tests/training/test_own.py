@@ -1,5 +1,6 @@
 """Any module, with any loss per sample, asked like any run."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ def losses(network: nn.Module, seen: Seen, timesteps: Tensor, noise: Tensor) -> 
     share = moment[:, None, None, None]
     wrong = network((1 - share) * seen.clean + share * noise, moment, seen.conditions["label"])
     return (wrong - noise + seen.clean).abs().pow(1.5).flatten(1).mean(1)
+
+
+def squared(network: nn.Module, seen: Seen, timesteps: Tensor, noise: Tensor) -> Tensor:
+    return losses(network, seen, timesteps, noise).square()
 
 
 def conditions(labels: Any) -> dict[str, Tensor]:
@@ -110,10 +115,13 @@ def test_it_is_opened_by_code_alone_and_never_taken_for_another(tmp_path: Path) 
     with pytest.raises(RetracError, match=r"open it by `retrac.adopt_module`"):
         Run.open(tmp_path / "run")
 
-    def others(network: nn.Module, seen: Seen, timesteps: Tensor, noise: Tensor) -> Tensor:
-        return losses(network, seen, timesteps, noise).square()
-
-    for changes in ({"losses": others}, {"events": 5}, {"seed": 1}, {"timesteps": 21}):
+    for changes in (
+        {"losses": squared},
+        {"version": "2"},
+        {"events": 5},
+        {"seed": 1},
+        {"timesteps": 21},
+    ):
         with pytest.raises(RetracError, match="holds another run"):
             adopt_module(tmp_path / "run", **given(tmp_path, **changes))
 
@@ -122,6 +130,7 @@ def test_it_is_opened_by_code_alone_and_never_taken_for_another(tmp_path: Path) 
     ("changes", "told"),
     [
         ({"weights": []}, "needs weights"),
+        ({"seed": -1}, "seed must be from 0"),
         ({"events": 0}, "at least one timestep and one event"),
         ({"epochs": (3, 2)}, "rise from 1"),
         ({"epochs": (3,)}, "as many as weights"),
@@ -137,3 +146,15 @@ def test_what_makes_no_run_is_refused(tmp_path: Path, changes: Any, told: str) -
 def test_how_it_generates_is_not_known(own: OwnRun) -> None:
     with pytest.raises(RetracError, match="give its images as files"):
         retrac.open_queries(own, "generated:1")
+
+
+def test_what_source_does_not_show_needs_a_version(tmp_path: Path) -> None:
+    def made(power: float) -> Any:
+        return lambda *given: losses(*given).pow(power)
+
+    for hidden in (made(2), partial(losses)):
+        with pytest.raises(RetracError, match="give a `version`"):
+            adopt_module(tmp_path / "run", **given(tmp_path, losses=hidden))
+    adopt_module(tmp_path / "run", **given(tmp_path, losses=made(2), version="power 2"))
+    with pytest.raises(RetracError, match="holds another run"):
+        adopt_module(tmp_path / "run", **given(tmp_path, losses=made(2), version="power 3"))

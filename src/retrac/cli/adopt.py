@@ -32,3 +32,5 @@ class Adopt:
             f"(--checkpoints {' '.join(str(point.epoch) for point in run.checkpoints)}), "
             f"{run.size} samples; events: {run.facts['events']}"
         )
+        if not run.config.epochs:
+            print("a single event says little of a sample: attribute with --replay 8 or more")

@@ -8,6 +8,7 @@ from typing import Literal
 import tyro
 
 from retrac.cli.estimate import announced
+from retrac.influence.config import QueryConfig
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Generate:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
     output: Path | None = None
-    """Folder for the images; the grid goes beside it. Default: RUN/generated/seed-SEED."""
+    """Folder for the images; the grid goes beside it. Default: RUN/generated/seed-SEED,
+    with labels and guidance in its name where they are given."""
     dry_run: bool = False
     """Tell the time, memory and disk that it needs, and stop."""
 
@@ -46,7 +48,9 @@ class Generate:
         from retrac.training.run import Run
 
         run = Run.open(self.run)
-        folder = self.output or run.path / "generated" / f"seed-{self.seed}"
+        words = QueryConfig("generated:1", 0, self.labels, self.guidance).words
+        name = "-".join((f"seed-{self.seed}", *words))
+        folder = self.output or run.path / "generated" / name
         where = (self.checkpoint, self.device)
         told = (self.guidance, self.labels)
         what = (self.count, self.seed, self.steps, self.eta, *where, *told)

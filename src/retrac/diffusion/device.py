@@ -36,8 +36,10 @@ def placed(network: Any, device: torch.device, precision: str) -> Any:
             bfloat16 or float16.
 
     Raises:
-        RetracError: tf32 elsewhere than on CUDA.
+        RetracError: tf32 elsewhere than on CUDA, or float64 on MPS.
     """
+    if precision == "float64" and device.type == "mps":
+        raise RetracError("--precision float64 is not of mps devices: use --device cpu")
     if precision == "tf32" and device.type != "cuda":
         raise RetracError("--precision tf32 is of CUDA devices: use float32 here")
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"

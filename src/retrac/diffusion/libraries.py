@@ -16,16 +16,17 @@ def quiet() -> Iterator[None]:
     libraries = [diffusers.utils.logging]
     if find_spec("transformers") is not None:
         libraries.append(import_module("transformers.utils.logging"))
-    before = [library.get_verbosity() for library in libraries]
+    before = [(each.get_verbosity(), each.is_progress_bar_enabled()) for each in libraries]
     for library in libraries:
         library.set_verbosity_error()
         library.disable_progress_bar()
     try:
         yield
     finally:
-        for library, verbosity in zip(libraries, before, strict=True):
+        for library, (verbosity, bars) in zip(libraries, before, strict=True):
             library.set_verbosity(verbosity)
-            library.enable_progress_bar()
+            if bars:
+                library.enable_progress_bar()
 
 
 def require(library: str, what_for: str) -> None:

@@ -30,11 +30,7 @@ def adapted(pipeline: Any, part: str, file: Path) -> Any:
         RetracError: damaged, made for another network, or it adapts a text encoder, too.
     """
     require("peft", "LoRAs")
-    names = _names(file)
-    if others := [name for name in names if name.startswith("text_encoder")]:
-        raise RetracError(
-            f"{file} adapts the text encoder, too ({others[0]}), whose training is not known here"
-        )
+    names = refuse_foreign(file, part)
     try:
         with quiet():  # about what fits, we say more below
             pipeline.load_lora_weights(file.parent, weight_name=file.name)
@@ -52,6 +48,25 @@ def adapted(pipeline: Any, part: str, file: Path) -> Any:
             f"{len(wanted & there)} found their place (known are files of diffusers' own format)"
         )
     return ready(network)
+
+
+def refuse_foreign(file: Path, part: str) -> list[str]:
+    """Refuse a LoRA of another kind of network, or in another format; the names of its tensors.
+
+    Raises:
+        RetracError: damaged, or it adapts something else.
+    """
+    names = _names(file)
+    if others := [name for name in names if name.startswith("text_encoder")]:
+        raise RetracError(
+            f"{file} adapts the text encoder, too ({others[0]}), whose training is not known here"
+        )
+    if not _halves(names, f"{part}."):
+        raise RetracError(
+            f"{file} holds no LoRA of a {part} in diffusers' own format: its tensors have names "
+            f"such as {min(names, default='none at all')}"
+        )
+    return names
 
 
 def _halves(names: Iterable[str], prefix: str = "") -> set[tuple[str, bool]]:

@@ -1,6 +1,7 @@
 """Folders of trained models in diffusers' layouts: whole pipelines, and what training scripts save
 on the way."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,27 @@ import torch
 from diffusers import SchedulerMixin
 
 from retrac.diffusion.libraries import quiet, require
-from retrac.diffusion.lora import LORA, adapted
+from retrac.diffusion.lora import LORA, adapted, refuse_foreign
 from retrac.diffusion.model import load_network
 from retrac.diffusion.texts import EMBEDDINGS
-from retrac.diffusion.weights import weights_in
+from retrac.diffusion.weights import VARIANTS, weights_in
 from retrac.errors import RetracError, first_line
 from retrac.files import read_json
 from retrac.fingerprints import digest, fingerprint
 
 NETWORKS = ("unet", "transformer")
 ENCODERS = ("vae", "vqvae")
+ONE = ("text_encoder", "tokenizer")
+TWO = (*ONE, "text_encoder_2", "tokenizer_2")
 UNTOLD = ("UNet2DModel", "DiTTransformer2DModel")
 """Families that are told no text."""
+PARTS: dict[str, tuple[tuple[str, str], tuple[str, ...]]] = {
+    "StableDiffusionPipeline": (("unet", "UNet2DConditionModel"), ONE),
+    "StableDiffusionXLPipeline": (("unet", "UNet2DConditionModel"), TWO),
+    "StableDiffusion3Pipeline": (("transformer", "SD3Transformer2DModel"), TWO),
+    "FluxPipeline": (("transformer", "FluxTransformer2DModel"), TWO),
+}
+"""Of each class that is told texts: the network, and the parts without which it embeds none."""
 TEXT_PARTS = ("text_encoder", "tokenizer")
 """What the names of the parts begin with that embed texts."""
 
@@ -69,6 +79,7 @@ class Pipeline:
             )
         if kind in EMBEDDINGS:
             require("transformers", "pipelines that are told texts")
+            _refuse_unlike(path, kind, part, family, index)
         return Pipeline(path, kind, part, family, config)
 
     @property
@@ -116,7 +127,13 @@ class Pipeline:
         name = next((name for name in ENCODERS if name in index), None)
         if name is None:
             return None
-        kind = read_json(self.path / name / "config.json").get("_class_name")
+        config = read_json(self.path / name / "config.json")
+        kind = config.get("_class_name")
+        if config.get("latents_mean") is not None or config.get("latents_std") is not None:
+            raise RetracError(
+                f"the encoder of {self.path} shifts each channel by its own latents_mean and "
+                "latents_std, which is not known here"
+            )
         if kind != "AutoencoderKL":
             raise RetracError(
                 f"images of {self.path} are encoded by {kind}: only AutoencoderKL is known"
@@ -190,13 +207,31 @@ class Pipeline:
         try:
             with quiet():
                 return getattr(diffusers, self.kind).from_pretrained(
-                    self.path, local_files_only=True, use_safetensors=True, **{**others, **given}
+                    self.path,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    torch_dtype=torch.float32,
+                    variant=self._variant(parts),
+                    **{**others, **given},
                 )
         except Exception as error:  # each of the libraries beneath has its own
             raise RetracError(
                 f"the pipeline {self.path} cannot be loaded ({first_line(error)}); it may be "
                 "damaged"
             ) from error
+
+    def _variant(self, parts: Sequence[str]) -> str | None:
+        """What diffusers calls the precision of some parts; None where it has no name."""
+        for name in parts:
+            files = [file.name for file in (self.path / name).glob("*.safetensors*")]
+            named = [
+                variant
+                for variant in VARIANTS
+                if variant is not None and any(f".{variant}." in file for file in files)
+            ]
+            if named and all(f".{named[0]}." in file for file in files):
+                return named[0]
+        return None
 
     def _load_network(self, folder: Path) -> Any:
         inner = self._network_in(folder)
@@ -205,6 +240,23 @@ class Pipeline:
     def _network_in(self, folder: Path) -> Path:
         inner = folder / self.part
         return inner if inner.is_dir() else folder
+
+    def refuse_other(self, folder: Path) -> None:
+        """Refuse weights that are not of this network.
+
+        Raises:
+            RetracError: of another network, or a LoRA of one.
+        """
+        if self.is_lora(folder):
+            refuse_foreign(folder / LORA, self.part)
+            return
+        inner = self._network_in(folder)
+        weights_in(inner)
+        if _settings(read_json(inner / "config.json")) != _settings(self.config):
+            raise RetracError(
+                f"the weights in {folder} are of another network than that of {self.path}: their "
+                "config.json differ"
+            )
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -220,6 +272,20 @@ class Pipeline:
             files = (file for folder in self.text_parts for file in sorted(folder.glob("*.*")))
             found["text encoders and tokenizers"] = fingerprint(*files)
         return found
+
+
+def _refuse_unlike(path: Path, kind: str, part: str, family: str, index: dict[str, Any]) -> None:
+    """Refuse a pipeline that lacks what its class has.
+
+    Raises:
+        RetracError: another network, or a part of what embeds texts is absent.
+    """
+    network, texts = PARTS[kind]
+    if (part, family) != network:
+        raise RetracError(f"{path} is a {kind} with a {family}: a {network[1]} is needed")
+    for name in texts:
+        if not (index.get(name) or [None])[0] or not (path / name).is_dir():
+            raise RetracError(f"{path} is a {kind} without its {name}, which embeds texts")
 
 
 def _settings(config: dict[str, Any]) -> str:

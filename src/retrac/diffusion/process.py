@@ -92,7 +92,7 @@ def min_snr(process: Process, most: float = 5.0) -> Tensor:
     """
     clamped = process.ratio.clamp(max=most)
     return {
-        "epsilon": clamped / process.ratio,
+        "epsilon": (most / process.ratio).clamp(max=1),  # also where there is no signal at all
         "v": clamped / (process.ratio + 1),
         "x0": clamped,
     }[process.prediction]

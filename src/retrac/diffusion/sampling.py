@@ -1,5 +1,6 @@
 """Generation, in which image i depends on the seed and on i alone."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from retrac.errors import RetracError
 from retrac.progress import progress
 
 BATCH = 16
-"""Images at a time; a fixed number, for rounding too depends on it."""
+"""Images at a time, where they are small."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class Making:
         nothing: what it is told of so many images without a condition, for guidance; None where
             it knows no such thing.
         decode: makes images in [-1, 1] of what it made.
+        together: images at a time; a fixed number, for rounding too depends on it.
     """
 
     scheduler: SchedulerMixin
@@ -39,6 +41,7 @@ class Making:
     conditions: Callable[[Sequence[str]], Conditions] = lambda labels: {}
     nothing: Callable[[int], Conditions] | None = None
     decode: Callable[[Tensor], Tensor] = lambda made: made
+    together: int = BATCH
 
 
 class Made(NamedTuple):
@@ -108,6 +111,8 @@ def sample(
     """
     if seed < 0:
         raise RetracError(f"the seed of generated images must be at least 0, not {seed}")
+    if not math.isfinite(guidance):
+        raise RetracError(f"the guidance must be a number, not {guidance}")
     if guidance != 1 and making.nothing is None:
         raise RetracError(
             f"a guidance of {guidance:g} needs a network that was trained with and without a "
@@ -115,17 +120,17 @@ def sample(
         )
     device = next(model.parameters()).device
     sampler = sampler_of(making.scheduler, steps, eta, making.shape, device)
-    labels = labels or ("",) * len(indices)
+    labels, together = labels or ("",) * len(indices), making.together
     made: list[np.ndarray] = []
     paths: list[Tensor] = []
     with progress("generate", len(indices), "images", shown=shown) as advance:
-        for start in range(0, len(indices), BATCH):
-            wanted = list(range(start, min(start + BATCH, len(indices))))
-            padded = wanted + [wanted[-1]] * (BATCH - len(wanted))
+        for start in range(0, len(indices), together):
+            wanted = list(range(start, min(start + together, len(indices))))
+            padded = wanted + [wanted[-1]] * (together - len(wanted))
             noises = [_generator(seed, indices[place]) for place in padded]
             told = [_on(device, making.conditions([labels[place] for place in padded]))]
             if guidance != 1 and making.nothing is not None:
-                told.append(_on(device, making.nothing(BATCH)))
+                told.append(_on(device, making.nothing(together)))
             path = []
             for step in _steps(model, making, sampler, told, guidance, noises, eta > 0):
                 if keep:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from retrac.diffusion.calls import Conditions
+from retrac.diffusion.libraries import quiet
 
 
 class Prompts(NamedTuple):
@@ -98,7 +99,8 @@ def embed(pipeline: Any, prompts: Prompts) -> dict[str, Tensor]:
         pipeline: of diffusers, with its text encoders and tokenizers.
         prompts: B texts.
     """
-    found = EMBEDDINGS[type(pipeline).__name__](pipeline, prompts)
+    with quiet():  # about texts that are cut
+        found = EMBEDDINGS[type(pipeline).__name__](pipeline, prompts)
     return {name: value.float().cpu() for name, value in found.items()}
 
 

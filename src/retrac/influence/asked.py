@@ -75,6 +75,7 @@ class Queries:
         labels: Q labels or prompts; empty where there is none.
         journey: the way on which they were generated; None where they are looked at as they are.
         masks: bool `[Q, H, W]`, the region that counts; None for all of it.
+        guidance: with which they were generated.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Queries:
     labels: tuple[str, ...]
     journey: Journey | None = None
     masks: np.ndarray | None = None
+    guidance: float = 1.0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -97,6 +99,7 @@ class Queries:
             tuple(self.labels[row] for row in which),
             None if journey is None else journey._replace(clean=journey.clean[which]),
             None if self.masks is None else self.masks[which],
+            self.guidance,
         )
 
     def asked(self, run: Run, plan: Plan) -> Asked:

@@ -153,7 +153,8 @@ class Way:
     def settings_for(self, queries: Queries) -> dict[str, Any]:
         """With what is asked."""
         told = [list(queries.labels)] if self.scorer.run.told else []
-        return {**self.settings, "queries": digest(*queries.told, *told)}
+        guided = {"query_guidance": queries.guidance} if queries.guidance != 1 else {}
+        return {**self.settings, "queries": digest(*queries.told, *told), **guided}
 
 
 def default_name(

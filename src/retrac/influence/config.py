@@ -1,5 +1,6 @@
 """How scores are computed. Light to import: these fields are the command line and its help."""
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,10 +92,17 @@ class QueryConfig:
     """Label or prompt of queries that are files or generated: one for all, or one for each. Default
     of generated ones: the labels of samples, one after the other."""
     query_guidance: float = 1.0
-    """Guidance with which queries are generated; 1 for none."""
+    """Guidance with which queries are generated: how much further than without label or prompt a
+    step goes; 1 for none."""
     query_mask: Path | None = None
     """Only this region of the queries counts: an image of their size, white where it is; or a
     folder of one for each, in order."""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.query_guidance):
+            raise RetracError(f"--query-guidance must be a number, not {self.query_guidance}")
+        if self.query_guidance != 1 and not re.search("generated:|trajectory:", self.queries):
+            raise RetracError("--query-guidance is for queries that are generated")
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -108,7 +116,7 @@ class QueryConfig:
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """Where, in how much memory and how precisely; rounding apart, scores do not depend on it."""
+    """Where, in how much memory and how precisely."""
 
     memory_budget: str | None = None
     """Memory for weights, query gradients and one batch, such as 2GB; default: half of what is

@@ -152,6 +152,7 @@ class Measure:
         self._checkpoint = checkpoint
         self._device = device
         self._advance = advance
+        run.encode_on(device)
         model = placed(checkpoint.load(run.shape), device, compute.precision)
         self._model: nn.Module = model
         self._objective: Loss = run.objective

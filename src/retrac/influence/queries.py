@@ -50,7 +50,7 @@ def open_queries(run: Run, asked: QueryConfig | str, seed: int = 0) -> Queries:
     parts = _parts(text)
     if len(parts) > 1 and any(part.startswith("trajectory:") for part in parts):
         raise RetracError(f"queries {text!r}: trajectory:N stands alone")
-    made = to_generate(text)
+    masks, made = _masks(run, config), to_generate(text)
     if config.query_labels and all(part.startswith(("train:", "each:")) for part in parts):
         raise RetracError(f"{ASKED}: samples have their own")
     labels = list(labels_for(run, config.query_labels, made, ASKED) if made else ())
@@ -61,7 +61,8 @@ def open_queries(run: Run, asked: QueryConfig | str, seed: int = 0) -> Queries:
             generated(run, part, config, labels[:count]) if count else _found(run, part, config)
         )
         del labels[:count]
-    return _masked(_joined(found), config.query_mask)
+    joined = replace(_joined(found), guidance=config.query_guidance)
+    return joined if masks is None else replace(joined, masks=_of_each(masks, len(joined), config))
 
 
 def generated(run: Run, part: str, config: QueryConfig, labels: Sequence[str]) -> Queries:
@@ -119,6 +120,11 @@ def to_generate(text: str) -> int:
 
 def stand_in(run: Run, config: QueryConfig) -> Queries:
     """As `open_queries`, but with training samples in place of images yet to be generated."""
+    if (masks := _masks(run, config)) is not None and len(_parts(config.queries)) == 1:
+        count = to_generate(config.queries)
+        _of_each(masks, count or len(_found(run, config.queries, config)), config)
+    if made := to_generate(config.queries):  # what is refused is refused before it is estimated
+        run.conditions(labels_for(run, config.query_labels, made, ASKED))
     found = []
     for part in _parts(config.queries):
         if count := to_generate(part):
@@ -208,21 +214,25 @@ def _joined(parts: Sequence[Queries]) -> Queries:
     )
 
 
-def _masked(queries: Queries, path: Path | None) -> Queries:
-    """With the regions that images in a file or folder show."""
-    if path is None:
-        return queries
-    height, width = queries.images.shape[2:]
-    _, found = read_images(path, (3, height, width))
-    masks = found.mean(1) > WHITE
-    if len(masks) not in (1, len(queries)):
-        raise RetracError(
-            f"--query-mask {path}: give one for all, or one for each of {len(queries)} queries, "
-            f"not {len(masks)}"
-        )
+def _masks(run: Run, config: QueryConfig) -> np.ndarray | None:
+    """The regions that images in a file or folder show, bool `[n, H, W]`; None where all counts."""
+    if (path := config.query_mask) is None:
+        return None
+    _, found = read_images(path, (3, *run.shape[1:]))
+    masks: np.ndarray = found.mean(1) > WHITE
     if not masks.any((1, 2)).all():
         raise RetracError(f"--query-mask {path}: nothing is white, so nothing would count")
-    return replace(queries, masks=np.broadcast_to(masks, (len(queries), height, width)).copy())
+    return masks
+
+
+def _of_each(masks: np.ndarray, count: int, config: QueryConfig) -> np.ndarray:
+    """One for each of so many queries."""
+    if len(masks) not in (1, count):
+        raise RetracError(
+            f"--query-mask {config.query_mask}: give one for all, or one for each of {count} "
+            f"queries, not {len(masks)}"
+        )
+    return np.broadcast_to(masks, (count, *masks.shape[1:])).copy()
 
 
 def _maker(run: Run) -> nn.Module:

@@ -15,6 +15,8 @@ from retrac.files import read_json, write_whole
 
 SCORES = "scores.zarr"
 CONFIG = "config.json"
+UNUSUAL = ("precision", "replay_back", "index", "exact_top", "until", "query_guidance")
+"""Settings that are told only where they are not the usual ones."""
 
 
 def save_result(
@@ -93,9 +95,10 @@ def refuse_other(path: Path, found: Mapping[str, Any], settings: Mapping[str, An
     Raises:
         RetracError: they differ; says in what.
     """
+    usual = {name: None for name in UNUSUAL if name in found}
     differences = [
-        f"{name} was {found.get(name)}, now {value}"
-        for name, value in settings.items()
+        f"{name} was {found.get(name)}, now {'the usual' if value is None else value}"
+        for name, value in {**usual, **settings}.items()
         if found.get(name) != value
     ]
     if differences:

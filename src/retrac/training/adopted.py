@@ -20,7 +20,7 @@ from retrac.diffusion.loss import DISTANCES, Objective
 from retrac.diffusion.model import load_network
 from retrac.diffusion.pipelines import Pipeline
 from retrac.diffusion.process import Process, cosine_map, inverse_square, min_snr
-from retrac.diffusion.sampling import Making
+from retrac.diffusion.sampling import BATCH, Making
 from retrac.diffusion.schedule import process_of
 from retrac.diffusion.shown import Seen, Shown
 from retrac.diffusion.texts import TOKENS
@@ -188,6 +188,9 @@ class AdoptedRun(Run):
         process = process_of(self.pipeline.scheduler)
         if (weight := WEIGHTS[self.config.weighting]) is not None:
             process = process.weighted(weight(process))
+        if self.config.preconditioned:
+            power = 2 if self.config.loss == "mse" else 1
+            process = process.weighted(process.weight * process.spread.pow(power))
         return Objective(process, DISTANCES[self.config.loss], call_of(self.pipeline.family))
 
     @property
@@ -200,6 +203,7 @@ class AdoptedRun(Run):
             self.conditioning.of,
             self.conditioning.nothing,
             self.source.decode,
+            BATCH if self.pipeline.encoder is None else 1,
         )
 
     @property
@@ -275,8 +279,8 @@ class AdoptedRun(Run):
         events = ledger.events(epoch, samples, source.shape)
         labels = self.dataset.labels or ("",) * self.size
         conditions = self.conditions([labels[index] for index in samples])
-        if self.config.drop and self.conditioning.nothing is not None:
-            nothing = self.conditioning.nothing(len(samples))
+        if self.config.drop and self.conditioning.dropped is not None:
+            nothing = self.conditioning.dropped(len(samples))
             dropped = ledger.dropped(epoch, samples, self.config.drop)
             conditions = {
                 name: torch.where(dropped.view(-1, *(1,) * (value.dim() - 1)), nothing[name], value)

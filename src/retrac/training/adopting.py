@@ -42,8 +42,14 @@ def refuse_unfit(
         raise RetracError(f"--weighting {config.weighting} is of flow matching, but {model} is not")
     if config.weighting == "min-snr" and flow:
         raise RetracError(f"--weighting min-snr is of diffusion, but {model} is of flow matching")
+    if config.preconditioned and not flow:
+        raise RetracError(f"--preconditioned is of flow matching, but {model} is not")
     if config.density != "uniform" and not flow:
         raise RetracError(f"--density {config.density} is of flow matching, but {model} is not")
+    usual = AdoptConfig(config.pipeline)
+    for name in () if pipeline.told_text else ("caption", "text_tokens", "guidance"):
+        if getattr(config, name) != getattr(usual, name):
+            raise RetracError(f"--{name.replace('_', '-')}: {model} is told no text")
     if config.classes and pipeline.classes is None:
         raise RetracError(f"--classes: {model} is told none")
     if config.drop and pipeline.no_class is None and not pipeline.told_text:
@@ -51,6 +57,8 @@ def refuse_unfit(
             f"--drop {config.drop:g}: {model} has no class that stands for none, and is told no "
             "text"
         )
+    for folder in config.weights:
+        pipeline.refuse_other(folder)
     of_lora = [pipeline.is_lora(folder) for folder in config.weights]
     if any(of_lora) and not all(of_lora):
         raise RetracError("--weights: some folders hold a LoRA, and others do not")

@@ -32,9 +32,14 @@ class Conditioning(Protocol):
         ...
 
     @property
+    def dropped(self) -> Callable[[int], Conditions] | None:
+        """What it is told of so many samples whose condition training dropped; None if it knows no
+        such thing."""
+        ...
+
+    @property
     def nothing(self) -> Callable[[int], Conditions] | None:
-        """What it is told of so many samples whose condition was dropped; None if it knows no such
-        thing."""
+        """What it is told of so many samples without a condition, to guide generation."""
         ...
 
     @property
@@ -47,6 +52,7 @@ class Conditioning(Protocol):
 class Untold:
     """Nothing."""
 
+    dropped: None = None
     nothing: None = None
     labels: Sequence[str] = ("",)
 
@@ -87,6 +93,11 @@ class Classes:
         if number is None:
             return None
         return lambda count: {"class_labels": torch.full((count,), number)}
+
+    @property
+    def dropped(self) -> Callable[[int], Conditions] | None:
+        """The same."""
+        return self.nothing
 
     @property
     def labels(self) -> Sequence[str]:
@@ -158,14 +169,26 @@ class Captions:
         self.labels = tuple(dict.fromkeys(labels))
 
     def of(self, labels: Sequence[str]) -> Conditions:
-        """Embedded texts."""
+        """Embedded texts.
+
+        Raises:
+            RetracError: an image has none, and every sample has.
+        """
         return self._rows([(self._caption(label), False) for label in labels])
 
+    def dropped(self, count: int) -> Conditions:
+        """The empty text, so many times, as diffusers' training scripts have it."""
+        return self._rows([("", False)] * count)
+
     def nothing(self, count: int) -> Conditions:
-        """What stands for no text, so many times."""
+        """What stands for no text where the pipeline generates, so many times."""
         return self._rows([("", True)] * count)
 
     def _caption(self, label: str) -> str:
+        if not label and label not in self._known:
+            raise RetracError(
+                "the model is told a text, and an image has none: give a query's by --query-labels"
+            )
         return self._template.replace(LABEL, label) if label in self._known else label
 
     def _rows(self, keys: Sequence[tuple[str, bool]]) -> Conditions:

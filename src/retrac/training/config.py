@@ -188,6 +188,9 @@ class AdoptConfig:
     density: Literal["uniform", "logit-normal", "mode"] = "uniform"
     """How training drew timesteps of a flow, with the usual settings of each: diffusers' scripts
     for Stable Diffusion 3 say logit-normal. Sampled events are drawn like that."""
+    preconditioned: bool = False
+    """Whether training turned the predicted velocity into a sample and compared that, as diffusers'
+    scripts for Stable Diffusion 3 do unless told otherwise: losses count by σ², too."""
     flip: bool = False
     """Whether training mirrored images at random."""
     drop: float = 0.0
@@ -202,7 +205,8 @@ class AdoptConfig:
     """Tokens at which T5 cuts captions. Default: 77 for Stable Diffusion 3 and 512 for Flux, as
     diffusers' training scripts have it."""
     guidance: float = 3.5
-    """What training told a model that is told the guidance, such as Flux."""
+    """What training told a model that is told the guidance, such as Flux; it is told the same when
+    it generates."""
     epochs: tuple[int, ...] = ()
     """Whole epochs before each of the weights, of a training whose events a `retrac.Ledger` of this
     --seed drew: they are replayed, and count alike, as with a constant learning rate. Default:
@@ -221,6 +225,8 @@ class AdoptConfig:
             )
         if len({*self.classes}) < len(self.classes):
             raise RetracError("--classes names a label twice")
+        if not 0 <= self.guidance <= LARGEST:
+            raise RetracError(f"--guidance must be from 0 to {LARGEST:g}, not {self.guidance}")
         if self.text_tokens is not None and self.text_tokens < 1:
             raise RetracError(f"--text-tokens must be at least 1, not {self.text_tokens}")
         if not 0 <= self.drop < 1:

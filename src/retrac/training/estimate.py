@@ -162,7 +162,7 @@ def estimate_generation(
     """
     refuse_unfit_images(run, folder, count, steps, eta)
     checkpoint = choose_checkpoints(run, () if epoch is None else (epoch,))[-1]
-    passes = math.ceil(count / BATCH) * steps
+    passes = math.ceil(count / run.making.together) * steps
     if passes <= PASSES:
         return None
     place = choose_device(device)

@@ -166,9 +166,10 @@ class Index:
             return None
         found = Index.open(path)
         found.refuse_other_training(settings["trained"])
+        usual = {"precision": None} if "precision" in found.config else {}
         differing = [
             f"{name} was {found.config.get(name)}, now {value}"
-            for name, value in settings.items()
+            for name, value in {**usual, **settings}.items()
             if not _goes_on(name, found.config.get(name), value)
         ]
         if differing:

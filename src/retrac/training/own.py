@@ -44,6 +44,7 @@ def adopt_module(
     flip: bool = False,
     seed: int = 0,
     conditions: Callable[[Sequence[str]], Conditions] = lambda labels: {},
+    version: str = "",
 ) -> "OwnRun":
     """Make a run of any module, to be asked like any other; only code can open it again.
 
@@ -62,9 +63,12 @@ def adopt_module(
         seed: of the ledger.
         conditions: gives what else `losses` finds in `seen.conditions`, by name `[B, …]`, from
             B labels.
+        version: a text of yours that changes when what these functions do changes. Their own
+            source is looked at, too, but not what they call.
 
     Raises:
-        RetracError: numbers that make no sense, no such weights or dataset, or another run in
+        RetracError: numbers that make no sense, functions whose values from outside are not known
+            without a version, no such weights or dataset, or another run in
             `output`.
     """
     data, paths = data.located(), tuple(Path(path).expanduser().resolve() for path in weights)
@@ -72,11 +76,13 @@ def adopt_module(
         raise RetracError("a module needs weights, and at least one timestep and one event")
     if epochs and (len(epochs) != len(paths) or sorted({*epochs, 0})[1:] != list(epochs)):
         raise RetracError(f"epochs must be as many as weights and rise from 1, not {epochs}")
-    dataset = open_dataset(data)
+    if not 0 <= seed < 2**63:
+        raise RetracError(f"the seed must be from 0 to 2^63 - 1, not {seed}")
+    dataset, functions = open_dataset(data), (load, losses, conditions)
     record = {
         "kind": OWN,
         "weights": [fingerprint(*_files(path)) for path in paths],
-        "functions": digest([_source(function) for function in (load, losses, conditions)]),
+        "functions": digest([version, *(_source(each, version) for each in functions)]),
         "labels": digest(list(dataset.labels or ())),
         "visits": [list(epochs), events, flip],
         **made_with(dataset, Ledger(seed, len(dataset), timesteps)),
@@ -222,9 +228,19 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
-def _source(function: Callable[..., Any]) -> str:
-    """What a function says, where that can be found: scores of another are not taken for its."""
+def _source(function: Callable[..., Any], version: str) -> str:
+    """What a function says: scores of another one are not taken for its.
+
+    Raises:
+        RetracError: it cannot be found, or uses values from outside, and there is no version.
+    """
     try:
-        return inspect.getsource(function)
+        source = inspect.getsource(function)
     except (OSError, TypeError):
-        return ""
+        source = ""
+    if not version and (not source or getattr(function, "__closure__", None)):
+        raise RetracError(
+            f"{function} uses values that its source does not show: give a `version`, a text that "
+            "changes when they do"
+        )
+    return source

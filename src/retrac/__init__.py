@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retrac.data.config import DatasetConfig
+    from retrac.diffusion.density import flow_moments
     from retrac.errors import RetracError
     from retrac.influence.asked import Queries
     from retrac.influence.attribute import attribute
@@ -49,6 +50,7 @@ _HOMES = {
     "adopt_module": "retrac.training.own",
     "attribute": "retrac.influence.attribute",
     "attribute_until": "retrac.influence.until",
+    "flow_moments": "retrac.diffusion.density",
     "generate_images": "retrac.training.generation",
     "import_published": "retrac.training.imported",
     "norms": "retrac.influence.norms",
@@ -78,6 +80,7 @@ __all__ = [
     "adopt_module",
     "attribute",
     "attribute_until",
+    "flow_moments",
     "generate_images",
     "import_published",
     "norms",

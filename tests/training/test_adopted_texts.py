@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from plain_loop import assert_close, expected_scores
 from retrac.data.config import DatasetConfig
 from retrac.data.images import to_pil
-from retrac.diffusion.density import drawn_as
+from retrac.diffusion.density import drawn_as, flow_moments
 from retrac.diffusion.lora import LORA
 from retrac.errors import RetracError
 from retrac.influence.attribute import attribute
@@ -285,3 +285,20 @@ def test_guidance_is_a_number(adapted: AdoptedRun, guidance: float) -> None:
         QueryConfig("generated:1", query_guidance=guidance)
     with pytest.raises(RetracError, match="--guidance must be from 0"):
         AdoptConfig(adapted.config.pipeline, guidance=guidance)
+
+
+def test_a_flow_s_own_loop_sees_what_is_replayed(tmp_path: Path) -> None:
+    run = adopted(tmp_path, "Stable Diffusion 3", density="mode")
+    every = np.arange(6)
+    timesteps = run.ledger.events(3, every, run.source.shape).timesteps
+    sigmas, told = flow_moments(run.pipeline.scheduler, timesteps, "mode")
+    shown, process = run.shown(3, every), run.objective.process
+    sizes = sigmas.view(-1, 1, 1, 1)
+    noisy = (1 - sizes) * shown.seen.clean + sizes * shown.noise
+    torch.testing.assert_close(
+        noisy, process.noised(shown.seen.clean, shown.noise, shown.timesteps)
+    )
+    assert torch.equal(told, process.told[shown.timesteps])
+    scheduler = run.pipeline.scheduler
+    theirs = dict(zip(scheduler.timesteps.tolist(), scheduler.sigmas, strict=True))
+    assert [float(theirs[each]) for each in told.tolist()] == sigmas.tolist()

@@ -4,7 +4,10 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
+from diffusers import SchedulerMixin
 from torch import Tensor
+
+from retrac.diffusion.schedule import process_of
 
 MODE = 1.29
 """Scale s of "mode", as diffusers' training scripts have it."""
@@ -37,3 +40,23 @@ def drawn_as(density: str, timesteps: int) -> Tensor:
     """The timesteps `[T]` int64, rising, that stand for T equally likely draws."""
     shares = (torch.arange(timesteps, dtype=torch.float64) + 0.5) / timesteps
     return (DENSITIES[density](shares) * timesteps).long().clamp(0, timesteps - 1)
+
+
+def flow_moments(
+    scheduler: SchedulerMixin, timesteps: Tensor, density: str = "uniform"
+) -> tuple[Tensor, Tensor]:
+    """Where the events of a `Ledger` stand on a flow, for a training loop of your own.
+
+    Args:
+        scheduler: `FlowMatchEulerDiscreteScheduler`, of the training.
+        timesteps: `[B]`, of `Ledger.events`.
+        density: as `retrac adopt --density` will be told.
+
+    Returns:
+        σ `[B]`, and what the network is told `[B]`, in thousandths as of `scheduler.timesteps`:
+        a sample is seen as `(1 - σ) x + σ ε`.
+    """
+    process = process_of(scheduler)
+    places = drawn_as(density, process.timesteps)[timesteps.cpu()]
+    found = process.spread[places], process.told[places]
+    return found[0].to(timesteps.device), found[1].to(timesteps.device)

@@ -209,8 +209,8 @@ class AdoptConfig:
     it generates."""
     epochs: tuple[int, ...] = ()
     """Whole epochs before each of the weights, of a training whose events a `retrac.Ledger` of this
-    --seed drew: they are replayed, and count alike, as with a constant learning rate. Default:
-    events are sampled."""
+    --seed drew: they are replayed, and count alike, as with a constant learning rate. (A loop of a
+    flow asks `retrac.flow_moments` what they mean.) Default: events are sampled."""
     events: int = 64
     """Events that are sampled for each sample and checkpoint; `--replay all` takes all of them."""
     seed: int = 0

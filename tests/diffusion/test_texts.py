@@ -31,10 +31,10 @@ def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def test_images_are_those_of_the_pipeline(pipeline: Pipeline, guidance: float) -> None:
     """All of it at once: what prompts become, their absence, the network's call, the steps."""
     whole, prompts = opened(pipeline.path), ["a 3", "bc"]
-    texts = pipeline.for_texts(CPU)
+    texts = pipeline.for_texts()
 
     def told(labels: Any, absent: bool = False) -> Any:
-        return embed(texts, Prompts(labels, absent, (SIDE, SIDE), TOKENS, 3.5))
+        return embed(texts, Prompts(labels, absent, (SIDE, SIDE), TOKENS, 3.5), CPU)
 
     making = Making(
         pipeline.scheduler,
@@ -80,10 +80,10 @@ def theirs(whole: Any, prompts: list[str], guidance: float) -> torch.Tensor:
 
 
 def test_a_prompt_s_embedding_does_not_depend_on_its_neighbours(pipeline: Pipeline) -> None:
-    texts = pipeline.for_texts(CPU)
+    texts = pipeline.for_texts()
 
     def told(*labels: str) -> dict[str, torch.Tensor]:
-        return embed(texts, Prompts(labels, False, (SIDE, SIDE), TOKENS, 3.5))
+        return embed(texts, Prompts(labels, False, (SIDE, SIDE), TOKENS, 3.5), CPU)
 
     both, alone = told("a 3", "bc"), told("bc")
     for name, value in alone.items():
@@ -92,7 +92,7 @@ def test_a_prompt_s_embedding_does_not_depend_on_its_neighbours(pipeline: Pipeli
 
 
 def test_nothing_but_text_encoders_is_loaded(pipeline: Pipeline) -> None:
-    texts = pipeline.for_texts(CPU)
+    texts = pipeline.for_texts()
     assert texts.vae is None
     network = getattr(texts, pipeline.part)
     assert {parameter.device.type for parameter in network.parameters()} == {"meta"}

@@ -173,8 +173,8 @@ class Pipeline:
         network = self._load_network(self.path)
         return adapted(self.whole(**{self.part: network}), self.part, folder / LORA)
 
-    def for_texts(self, device: torch.device) -> Any:
-        """The pipeline with what embeds texts on a device, and no other weights.
+    def for_texts(self) -> Any:
+        """The pipeline with what embeds texts, on the CPU, and no other weights.
 
         Raises:
             RetracError: absent or damaged.
@@ -185,7 +185,7 @@ class Pipeline:
         found = self.whole(*names, **{self.part: network})
         for name in names:
             if isinstance(part := getattr(found, name), torch.nn.Module):
-                part.requires_grad_(False).to(device)
+                part.requires_grad_(False)
         return found
 
     def whole(self, *parts: str, **given: Any) -> Any:

@@ -92,15 +92,26 @@ TOKENS = {"StableDiffusion3Pipeline": 77, "FluxPipeline": 512}
 
 
 @torch.no_grad()
-def embed(pipeline: Any, prompts: Prompts) -> dict[str, Tensor]:
+def embed(pipeline: Any, prompts: Prompts, device: torch.device) -> dict[str, Tensor]:
     """Conditions by name `[B, …]`, on the CPU in float32.
 
     Args:
         pipeline: of diffusers, with its text encoders and tokenizers.
         prompts: B texts.
+        device: where the encoders work; they go back to the CPU, for they can be as large as the
+            network, which needs the room.
     """
-    with quiet():  # about texts that are cut
-        found = EMBEDDINGS[type(pipeline).__name__](pipeline, prompts)
+    encoders = [
+        part for name, part in pipeline.components.items() if name.startswith("text_encoder")
+    ]
+    try:
+        for encoder in filter(None, encoders):
+            encoder.to(device)
+        with quiet():  # about texts that are cut
+            found = EMBEDDINGS[type(pipeline).__name__](pipeline, prompts)
+    finally:
+        for encoder in filter(None, encoders):
+            encoder.to("cpu")
     return {name: value.float().cpu() for name, value in found.items()}
 
 

@@ -138,7 +138,7 @@ class Captions:
     """Texts, embedded as the model's pipeline does it.
 
     Args:
-        open_pipeline: gives the pipeline with its text encoders, on a device.
+        open_pipeline: gives the pipeline with its text encoders.
         template: the caption of a sample, with {label} for its label. What is no sample's label is
             a text of its own.
         labels: of all samples.
@@ -147,12 +147,12 @@ class Captions:
         guidance: what the network is told of it, where it is.
 
     Attributes:
-        device: where to embed; of no effect once a text was embedded.
+        device: where to embed.
     """
 
     def __init__(
         self,
-        open_pipeline: Callable[[torch.device], Any],
+        open_pipeline: Callable[[], Any],
         template: str,
         labels: Sequence[str],
         size: tuple[int, int],
@@ -201,7 +201,7 @@ class Captions:
         for absent in {absent for _, absent in keys}:
             places = [place for place, key in enumerate(keys) if key[1] == absent]
             texts = [keys[place][0] for place in places]
-            found = embed(self._pipeline, Prompts(texts, absent, *self._settings))
+            found = embed(self._pipeline, Prompts(texts, absent, *self._settings), self.device)
             self._names = tuple(found)
             for place, row in zip(places, zip(*found.values(), strict=True), strict=True):
                 rows[place] = row
@@ -209,4 +209,4 @@ class Captions:
 
     @cached_property
     def _pipeline(self) -> Any:
-        return self._open(self.device)
+        return self._open()

@@ -31,7 +31,7 @@ from retrac.influence.queries import open_queries
 from retrac.training import recording
 from retrac.training.config import TrainConfig
 from retrac.training.loop import train
-from retrac.training.run import TrainedRun
+from retrac.training.trained import TrainedRun
 
 NUMBERS, MANY = 8192, 65536
 

@@ -12,7 +12,7 @@ import tyro
 
 from retrac.evaluation.retraining import Retraining
 from retrac.evaluation.shipped import PLACE, Shipped
-from retrac.training.run import TrainedRun
+from retrac.training.trained import TrainedRun
 
 PACKAGE = Path(__file__).parents[1] / "src/retrac/evaluation"
 

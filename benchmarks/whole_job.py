@@ -35,7 +35,8 @@ from retrac.influence.attribution import Attribution
 from retrac.influence.config import IndexConfig, PlanConfig
 from retrac.influence.indexed import build_index
 from retrac.influence.queries import open_queries
-from retrac.training.run import Run, TrainedRun
+from retrac.training.run import Run
+from retrac.training.trained import TrainedRun
 
 OTHER_SEED = 1
 

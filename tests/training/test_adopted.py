@@ -21,7 +21,8 @@ from retrac.influence.config import PlanConfig
 from retrac.influence.queries import open_queries
 from retrac.training.adopted import AdoptedRun, adopt
 from retrac.training.config import AdoptConfig
-from retrac.training.run import Run, TrainedRun
+from retrac.training.run import Run
+from retrac.training.trained import TrainedRun
 
 DIGITS = DatasetConfig(dataset="digits", resolution=8, limit=24)
 PLAN = PlanConfig(3, 2)

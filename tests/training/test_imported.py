@@ -36,7 +36,8 @@ from retrac.training import imported
 from retrac.training.config import ImportConfig
 from retrac.training.imported import ImportedRun, import_published
 from retrac.training.ledger import Ledger
-from retrac.training.run import Run, TrainedRun
+from retrac.training.run import Run
+from retrac.training.trained import TrainedRun
 
 PLAN = PlanConfig(3, 2)
 FILES = ("ckpt_2_5.pth", "ckpt_4_5.pth")

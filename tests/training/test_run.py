@@ -16,7 +16,8 @@ from diffusers import DDPMScheduler, UNet2DModel
 from retrac.data.open import open_dataset
 from retrac.errors import RetracError
 from retrac.training.ledger import Ledger
-from retrac.training.run import Run, TrainedRun, choose_checkpoints, new_record, training_identity
+from retrac.training.run import Run, choose_checkpoints
+from retrac.training.trained import TrainedRun, new_record, training_identity
 from tiny import TINY
 
 

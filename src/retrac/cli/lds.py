@@ -36,7 +36,7 @@ class Prepare:
         """Train what is missing, and say how much there is."""
         from retrac.evaluation.retraining import Retraining, read_part
         from retrac.influence.queries import open_queries
-        from retrac.training.run import TrainedRun
+        from retrac.training.trained import TrainedRun
 
         part = read_part(self.part)
         run = TrainedRun.open(self.run)
@@ -76,7 +76,7 @@ class Score:
         from retrac.evaluation.retraining import Retraining, lds_of
         from retrac.files import write_json
         from retrac.influence.attribution import Attribution
-        from retrac.training.run import TrainedRun
+        from retrac.training.trained import TrainedRun
 
         if not self.attributions:
             raise RetracError("--attributions is empty: give folders that `retrac attribute` wrote")

@@ -38,7 +38,7 @@ class Removal:
         from retrac.report.evaluation import read_sections, write_sections
         from retrac.report.page import write_report
         from retrac.report.removal import regenerated_images
-        from retrac.training.run import TrainedRun
+        from retrac.training.trained import TrainedRun
 
         run, result = TrainedRun.open(self.run), Attribution.open(self.attribution)
         path = self.output or run.path / "removal"

@@ -36,7 +36,8 @@ from retrac.influence.estimate import (
 from retrac.influence.ranking import evenly_spread
 from retrac.influence.scorer import Scorer
 from retrac.influence.self_influence import self_influence, settings_of
-from retrac.training.run import Run, TrainedRun
+from retrac.training.run import Run
+from retrac.training.trained import TrainedRun
 
 LENGTHS = (10, 50, 100)
 OUTLIERS = "self-influence"

@@ -34,7 +34,7 @@ from retrac.influence.store import refuse_other
 from retrac.training.config import TrainConfig
 from retrac.training.estimate import estimate_training
 from retrac.training.loop import first_weights
-from retrac.training.run import TrainedRun
+from retrac.training.trained import TrainedRun
 
 DESIGN = "design.json"
 LOSSES_FILE = "training-losses.npz"

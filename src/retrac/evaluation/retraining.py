@@ -23,7 +23,7 @@ from retrac.influence.plan import Plan
 from retrac.training.config import TrainConfig
 from retrac.training.estimate import estimate_training
 from retrac.training.loop import first_weights, train
-from retrac.training.run import TrainedRun
+from retrac.training.trained import TrainedRun
 
 DESIGN = "design.json"
 ASKED = "queries.npz"

@@ -28,7 +28,7 @@ from retrac.influence.attribute import Way
 from retrac.influence.config import AttributeConfig
 from retrac.training.config import TrainConfig
 from retrac.training.loop import train
-from retrac.training.run import TrainedRun, checkpoints_in
+from retrac.training.trained import TrainedRun, checkpoints_in
 
 PLACE = "digits-8.npz"
 

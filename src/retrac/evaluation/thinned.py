@@ -12,7 +12,7 @@ from retrac.training.ledger import Ledger
 from retrac.training.loop import Training, first_weights, make_accelerator, refuse_unfit_training
 from retrac.training.recording import NoRecording
 from retrac.training.resume import begin
-from retrac.training.run import TrainedRun
+from retrac.training.trained import TrainedRun
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from retrac.influence.sketched import query_sketches, sample_sketches
 from retrac.progress import progress
 from retrac.training.index import CONFIG, Index, IndexedCheckpoint, laid_out, pilot
 from retrac.training.recording import RECORDED
-from retrac.training.run import Run, TrainedRun
+from retrac.training.run import Run
+from retrac.training.trained import TrainedRun
 
 INDEX = "index"
 """Folder of a run's index."""

@@ -34,11 +34,12 @@ from retrac.training.recording import (
     found_recording,
 )
 from retrac.training.resume import begin, latest_state, refuse_unfit
-from retrac.training.run import CHECKPOINTS, TrainedRun, checkpoints_in
+from retrac.training.run import CHECKPOINTS
 from retrac.training.signals import Interrupted, stop_requests
 from retrac.training.snapshot import write_snapshot
 from retrac.training.state import Point, load_state, make_ema, save_state
 from retrac.training.steps import Step, read_steps, write_steps
+from retrac.training.trained import TrainedRun, checkpoints_in
 
 STATE_SECONDS = 60.0
 """How much training a `kill -9` can lose; the result does not depend on it."""

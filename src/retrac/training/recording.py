@@ -31,8 +31,8 @@ from retrac.training.inputs import training_inputs
 from retrac.training.ledger import Ledger
 from retrac.training.optimiser import learning_rate, make_optimizer
 from retrac.training.resume import latest_state
-from retrac.training.run import new_record, training_identity
 from retrac.training.state import read_tensors
+from retrac.training.trained import new_record, training_identity
 
 RECORDED = "recorded"
 """Folder of a run's recording."""

@@ -10,8 +10,9 @@ from retrac.errors import RetracError
 from retrac.files import PARTIAL, read_json, write_json
 from retrac.training.config import FREE, TrainConfig
 from retrac.training.ledger import Ledger
-from retrac.training.run import CHECKPOINTS, RUN, TrainedRun, new_record
+from retrac.training.run import CHECKPOINTS, RUN
 from retrac.training.state import read_point, whole_states
+from retrac.training.trained import TrainedRun, new_record
 
 
 def begin(

@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits
 
 import retrac
 
+TEXTS = {"caption": "a handwritten {label}", "text_tokens": tiny_models.TOKENS}
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
@@ -44,8 +45,7 @@ def main() -> None:
     config = retrac.AdoptConfig(
         pipeline=given.output / "model",
         data=retrac.DatasetConfig(dataset=str(given.output / "images")),
-        caption="a handwritten {label}",
-        text_tokens=tiny_models.TOKENS,
+        **(TEXTS if given.family in tiny_models.TOLD_TEXTS else {}),
     )
     run = retrac.adopt(config, given.output / "run")
     result = retrac.attribute(run, "generated:2", replay="4")

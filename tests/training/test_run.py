@@ -149,7 +149,7 @@ def test_a_dataset_that_has_changed_is_refused(own_run: Path) -> None:
     record["dataset"]["fingerprint"] = "f" * 64
     path.write_text(json.dumps(record))
     run = Run.open(own_run)
-    with pytest.raises(RetracError, match=r"'digits' has changed since .*restore it, or train"):
+    with pytest.raises(RetracError, match=r"'digits' has changed since .*restore it, or make"):
         _ = run.dataset
 
 

@@ -13,7 +13,7 @@ from retrac.errors import RetracError
 from retrac.influence.attribute import attribute
 from retrac.influence.config import PlanConfig, QueryConfig
 from retrac.influence.plan import Plan
-from retrac.influence.queries import generation_steps, open_queries
+from retrac.influence.queries import generation_steps, open_queries, stand_in
 from retrac.training.loop import train
 from retrac.training.run import Run
 from tiny import tiny
@@ -160,6 +160,22 @@ def test_masks_that_are_too_many_or_empty(
         to_pil(np.full(tiny_run.shape, white, np.uint8)).save(tmp_path / f"{number}.png")
     with pytest.raises(RetracError, match=r"one for each of 2 queries|nothing is white"):
         open_queries(tiny_run, QueryConfig("train:2", query_mask=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"query_mask": Path("/nowhere.png")}, "does not exist"),
+        ({"query_labels": ("a",)}, "is told nothing of an image"),
+    ],
+)
+def test_what_will_be_refused_is_refused_before_anything_is_generated(
+    tiny_run: Run, monkeypatch: pytest.MonkeyPatch, changes: Any, told: str
+) -> None:
+    monkeypatch.setattr("retrac.influence.queries.sample", None)
+    with pytest.raises(RetracError, match=told):
+        stand_in(tiny_run, QueryConfig("generated:2", **changes))
+    assert len(stand_in(tiny_run, QueryConfig("generated:2"))) == 2
 
 
 def test_folders_are_named_by_what_is_asked() -> None:

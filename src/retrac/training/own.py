@@ -68,8 +68,7 @@ def adopt_module(
 
     Raises:
         RetracError: numbers that make no sense, functions whose values from outside are not known
-            without a version, no such weights or dataset, or another run in
-            `output`.
+            without a version, no such weights or dataset, or another run in `output`.
     """
     data, paths = data.located(), tuple(Path(path).expanduser().resolve() for path in weights)
     if not paths or timesteps < 1 or events < 1:

@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler
 
 from retrac.diffusion.config import ObjectiveConfig
 from retrac.diffusion.model import build_unet
-from retrac.diffusion.sampling import BATCH, Making, generate
+from retrac.diffusion.sampling import BATCH, Making, sample
 from retrac.diffusion.schedule import make_scheduler
 from tiny import TINY
 
@@ -20,7 +20,7 @@ MODEL = build_unet(TINY.model, SHAPE, seed=0).eval()
 def made(indices: Any, prediction: str = "epsilon", **options: Any) -> np.ndarray:
     scheduler = make_scheduler(ObjectiveConfig(50, prediction=prediction))  # type: ignore[arg-type]
     options = {"seed": 5, "steps": 3, "shown": False, **options}
-    return generate(MODEL, Making(scheduler, SHAPE), indices, **options)
+    return sample(MODEL, Making(scheduler, SHAPE), indices, **options).images
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v", "x0"])

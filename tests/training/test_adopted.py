@@ -171,6 +171,23 @@ def test_classes_can_be_named_in_the_order_of_the_network(tmp_path: Path) -> Non
     assert told == [9 - int(label) for label in run.dataset.labels[:3]]
 
 
+def test_classes_are_those_that_the_pipeline_names(tmp_path: Path) -> None:
+    model = latent_pipeline(tmp_path / "model")
+    index = json.loads((model / "model_index.json").read_text())
+    index["id2label"] = {str(9 - digit): f"digit {digit}, {digit}" for digit in range(10)}
+    (model / "model_index.json").write_text(json.dumps(index))
+    data = DatasetConfig("digits", limit=6, resolution=16)
+    run = adopt(AdoptConfig(model, data), tmp_path / "run")
+    told = run.shown(0, np.arange(6)).seen.conditions["class_labels"].tolist()
+    assert told == [9 - int(label) for label in run.labels]
+    classes = [9 - int(label) for label in run.generated_labels(range(len({*run.labels})))]
+    assert classes == sorted({*told})  # of samples, not of all classes
+    index["id2label"]["9"] = "0"
+    (model / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(RetracError, match="the names of classes of"):
+        _ = run.checkpoints
+
+
 def test_an_image_without_a_class_is_refused(conditional: AdoptedRun, tmp_path: Path) -> None:
     with pytest.raises(RetracError, match="has no label"):
         conditional.seen(np.zeros((1, 1, 8, 8), np.uint8), ("",))
@@ -201,7 +218,7 @@ def test_weights_that_change_are_noticed(tmp_path: Path) -> None:
     run = adopt(AdoptConfig(model, DIGITS), tmp_path / "run")
     before = run.identity
     pipeline(model, seed=1)
-    with pytest.raises(RetracError, match="have changed since"):
+    with pytest.raises(RetracError, match="changed after"):
         _ = Run.open(run.path).checkpoints
     other = adopt(AdoptConfig(model, DIGITS), tmp_path / "other")
     assert other.identity != before

@@ -57,7 +57,7 @@ class Attribute:
             print(f"rounds for {until.minutes:g} min at the most; of the first:", file=sys.stderr)
         if not announced(measure, path, self.dry_run):
             return
-        queries = open_queries(run, self.asked)
+        queries = open_queries(run, self.asked, device=config.compute.device)
         if until is not None:
             result = attribute_until(run, queries, until, config, output=path)
         else:

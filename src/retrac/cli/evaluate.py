@@ -61,7 +61,7 @@ class Evaluate:
         measure = partial(estimate_evaluation, run, like, config, self.evaluation, path, generated)
         if not announced(measure, path, self.dry_run):
             return
-        queries = open_queries(run, self.asked)
+        queries = open_queries(run, self.asked, device=config.compute.device)
         result = attribution_of(run, queries, config, path)
         sections = Evaluation(
             run,

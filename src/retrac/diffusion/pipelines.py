@@ -117,6 +117,17 @@ class Pipeline:
         return self.classes if self.family == "DiTTransformer2DModel" else None
 
     @property
+    def class_numbers(self) -> dict[str, int]:
+        """The number of each class by all of its names, where the pipeline says them, as that of
+        DiT does: `{"281": "tabby, tabby cat"}`."""
+        named = read_json(self.path / "model_index.json").get("id2label") or {}
+        return {
+            name.strip(): int(number)
+            for number, names in named.items()
+            for name in str(names).split(",")
+        }
+
+    @property
     def encoder(self) -> Path | None:
         """The folder of what encodes images; None where the network sees pixels.
 
@@ -268,6 +279,8 @@ class Pipeline:
         if (folder := self.encoder) is not None:
             found["encoder"] = fingerprint(*weights_in(folder).files)
             found["encoder's configuration"] = _settings(read_json(folder / "config.json"))
+        if numbers := self.class_numbers:
+            found["names of classes"] = digest(sorted(numbers.items()))
         if self.told_text:
             files = (file for folder in self.text_parts for file in sorted(folder.glob("*.*")))
             found["text encoders and tokenizers"] = fingerprint(*files)

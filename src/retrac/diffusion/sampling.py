@@ -59,25 +59,6 @@ class Made(NamedTuple):
     clean: Tensor | None
 
 
-def generate(
-    model: nn.Module,
-    making: Making,
-    indices: Sequence[int],
-    seed: int,
-    steps: int = 50,
-    eta: float = 0.0,
-    guidance: float = 1.0,
-    labels: Sequence[str] | None = None,
-    shown: bool = True,
-) -> np.ndarray:
-    """Sample images; as `sample`, without the way there.
-
-    Returns:
-        uint8 `[len(indices), C, H, W]`.
-    """
-    return sample(model, making, indices, seed, steps, eta, guidance, labels, shown=shown).images
-
-
 @torch.no_grad()
 def sample(
     model: nn.Module,

@@ -133,7 +133,7 @@ class Evaluation:
     def _tracing(self, contenders: Mapping[str, np.ndarray], k: int) -> dict[str, Tracing]:
         found = {}
         for name, scores in contenders.items():
-            metric = Tracing(self.run.dataset.labels or ("",) * len(self.run.dataset), k)
+            metric = Tracing(self.run.labels, k)
             for answer in answers(scores, self.queries, self.run.dataset.ids):
                 metric.update(answer)
             found[name] = metric

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from retrac.diffusion.device import choose_device
-from retrac.diffusion.sampling import BATCH, generate
+from retrac.diffusion.sampling import BATCH, sample
 from retrac.errors import RetracError
 from retrac.estimate import Estimate, seconds_of
 from retrac.evaluation.baselines import pixel_scores
@@ -209,7 +209,7 @@ class Removing:
         )
         drawn = 0.0
         if passes:
-            drawn = seconds_of(lambda: generate(network, run.making, range(1), 0, 1, shown=False))
+            drawn = seconds_of(lambda: sample(network, run.making, range(1), 0, 1, shown=False))
         seconds = len(missing) * one.seconds + asked * looked + passes * drawn
         return replace(one, seconds=seconds)  # each model goes before the next comes
 

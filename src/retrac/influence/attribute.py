@@ -88,7 +88,7 @@ def attribute(
         replay_back=replay_back,
     )
     if isinstance(queries, str):
-        queries = open_queries(run, queries, query_seed)
+        queries = open_queries(run, queries, query_seed, config.compute.device)
     return attribution_of(run, queries, config, Path(output) if output is not None else None)
 
 
@@ -228,7 +228,7 @@ def _dataset(scorer: Scorer, queries: Queries, scored: Scored, exact: np.ndarray
             "query_id": ("query", list(queries.ids)),
             "query_label": ("query", list(queries.labels)),
             "sample_id": ("sample", list(dataset.ids)),
-            "sample_label": ("sample", list(dataset.labels or ("",) * len(dataset))),
+            "sample_label": ("sample", list(run.labels)),
             "exact": ("sample", np.isin(np.arange(len(dataset)), exact)),
         },
     )

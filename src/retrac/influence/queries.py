@@ -28,7 +28,9 @@ ASKED = "--query-labels"
 KINDS = ("train:", "generated:", "trajectory:", "each:")
 
 
-def open_queries(run: Run, asked: QueryConfig | str, seed: int = 0) -> Queries:
+def open_queries(
+    run: Run, asked: QueryConfig | str, seed: int = 0, device: str = "auto"
+) -> Queries:
     """Find the queries that a text names.
 
     Args:
@@ -40,10 +42,11 @@ def open_queries(run: Run, asked: QueryConfig | str, seed: int = 0) -> Queries:
             that have it), several of these (`train:8+generated:8`), or the path of an image or of
             a folder.
         seed: of generated queries, where a text is given.
+        device: that generates them: "auto", "cpu", "cuda" or "mps".
 
     Raises:
-        RetracError: no such samples or files, images of another size, labels that do not fit, or
-            what `sample` refuses.
+        RetracError: no such samples, files or device, images of another size, labels that do not
+            fit, or what `sample` refuses.
     """
     config = QueryConfig(asked, seed) if isinstance(asked, str) else asked
     text = config.queries
@@ -58,18 +61,22 @@ def open_queries(run: Run, asked: QueryConfig | str, seed: int = 0) -> Queries:
     for part in parts:
         count = to_generate(part)
         found.append(
-            generated(run, part, config, labels[:count]) if count else _found(run, part, config)
+            generated(run, part, config, labels[:count], device)
+            if count
+            else _found(run, part, config)
         )
         del labels[:count]
     joined = replace(_joined(found), guidance=config.query_guidance)
     return joined if masks is None else replace(joined, masks=_of_each(masks, len(joined), config))
 
 
-def generated(run: Run, part: str, config: QueryConfig, labels: Sequence[str]) -> Queries:
+def generated(
+    run: Run, part: str, config: QueryConfig, labels: Sequence[str], device: str = "auto"
+) -> Queries:
     """Images that the run's last checkpoint makes, with a label each."""
     keep, seed, count = part.startswith("trajectory:"), config.query_seed, len(labels)
     made = sample(
-        _maker(run),
+        _maker(run, device),
         run.making,
         range(count),
         seed,
@@ -120,9 +127,7 @@ def to_generate(text: str) -> int:
 
 def stand_in(run: Run, config: QueryConfig) -> Queries:
     """As `open_queries`, but with training samples in place of images yet to be generated."""
-    if (masks := _masks(run, config)) is not None and len(_parts(config.queries)) == 1:
-        count = to_generate(config.queries)
-        _of_each(masks, count or len(_found(run, config.queries, config)), config)
+    masks = _masks(run, config)
     if made := to_generate(config.queries):  # what is refused is refused before it is estimated
         run.conditions(labels_for(run, config.query_labels, made, ASKED))
     found = []
@@ -133,7 +138,10 @@ def stand_in(run: Run, config: QueryConfig) -> Queries:
             found.append(training_samples(run, name, samples))
         else:
             found.append(_found(run, part, config))
-    return _joined(found)
+    joined = _joined(found)
+    if masks is not None:
+        _of_each(masks, len(joined), config)
+    return joined
 
 
 def regenerated(run: Run, ids: Sequence[str]) -> dict[str, np.ndarray]:
@@ -154,7 +162,7 @@ def regenerated(run: Run, ids: Sequence[str]) -> dict[str, np.ndarray]:
     for seed, indices in wanted.items():
         labels = run.generated_labels(indices)
         steps = generation_steps(run)
-        images = sample(_maker(run), run.making, indices, seed, steps, labels=labels).images
+        images = sample(_maker(run, "auto"), run.making, indices, seed, steps, labels=labels).images
         found |= {
             _generated_id(seed, index): image for index, image in zip(indices, images, strict=True)
         }
@@ -178,12 +186,11 @@ def training_samples(run: Run, name: str, indices: Sequence[int] | np.ndarray) -
             raise RetracError(
                 f"there is no sample {index}: the training set has {len(dataset)}, from 0"
             )
-    labels = dataset.labels or ("",) * len(dataset)
     return Queries(
         name,
         dataset.images[list(indices)],
         tuple(dataset.ids[index] for index in indices),
-        tuple(labels[index] for index in indices),
+        tuple(run.labels[index] for index in indices),
     )
 
 
@@ -235,9 +242,11 @@ def _of_each(masks: np.ndarray, count: int, config: QueryConfig) -> np.ndarray:
     return np.broadcast_to(masks, (count, *masks.shape[1:])).copy()
 
 
-def _maker(run: Run) -> nn.Module:
+def _maker(run: Run, device: str) -> nn.Module:
+    place = choose_device(device)
+    run.encode_on(place)
     network: nn.Module = run.checkpoints[-1].load_for_generation(run.shape)
-    return network.to(choose_device())
+    return network.to(place)
 
 
 def _generated_id(seed: int, index: int, kind: str = "generated") -> str:

@@ -77,7 +77,7 @@ def attribute_until(
     """
     until, config = until or Until(), config or AttributeConfig()
     if isinstance(queries, str):
-        queries = open_queries(run, queries, query_seed)
+        queries = open_queries(run, queries, query_seed, config.compute.device)
     path = Path(output) if output is not None else None
     way = Way.of(run, config)
     told: dict[str, Any] = {"until": {"share": until.share}}

@@ -27,8 +27,8 @@ from retrac.diffusion.texts import TOKENS
 from retrac.diffusion.weights import weights_in
 from retrac.errors import RetracError
 from retrac.files import read_json
-from retrac.fingerprints import digest, fingerprint
-from retrac.training.adopting import refuse_unfit
+from retrac.fingerprints import digest
+from retrac.training.adopting import fingerprints, refuse_changed, refuse_unfit
 from retrac.training.conditioning import LABEL, Captions, Conditioning, Untold, numbered
 from retrac.training.config import AdoptConfig
 from retrac.training.ledger import Ledger
@@ -67,9 +67,7 @@ def adopt(config: AdoptConfig, output: str | Path) -> "AdoptedRun":
     record = {
         "kind": ADOPTED,
         "config": config.to_json(),
-        "weights": [fingerprint(*pipeline.weights(folder)) for folder in weights],
-        "parts": _parts(pipeline, weights),
-        "labels": digest(list(dataset.labels or ())),
+        **fingerprints(pipeline, weights, dataset),
         **made_with(dataset, ledger),
     }
     found = AdoptedRun.of(path, record)
@@ -95,10 +93,6 @@ class AdoptedCheckpoint(Checkpoint):
             RetracError: absent or damaged.
         """
         return self.pipeline.load(self.path)
-
-    def load_for_generation(self, shape: tuple[int, int, int]) -> nn.Module:
-        """The same: what was trained is what generates."""
-        return self.load(shape)
 
 
 @dataclass(frozen=True)
@@ -153,25 +147,9 @@ class AdoptedRun(Run):
         """The given weights, in the given order.
 
         Raises:
-            RetracError: they have changed since they were adopted.
+            RetracError: they have changed since they were adopted, or what goes with them.
         """
-        for folder, known in zip(self._folders, self.record["weights"], strict=True):
-            if fingerprint(*self.pipeline.weights(folder)) != known:
-                raise RetracError(
-                    f"the weights in {folder} have changed since {self.path} was made: adopt them "
-                    "again, into another folder"
-                )
-        for name, known in _parts(self.pipeline, self._folders).items():
-            if self.record["parts"].get(name) != known:
-                raise RetracError(
-                    f"the {name} of {self.config.pipeline} has changed since {self.path} was made: "
-                    "adopt it again, into another folder"
-                )
-        if digest(list(self.dataset.labels or ())) != self.record["labels"]:
-            raise RetracError(
-                f"the labels of {self.dataset.name!r} have changed since {self.path} was made: "
-                "adopt the model again, into another folder"
-            )
+        refuse_changed(self.record, self.path, self.pipeline, self._folders, self.dataset)
         return [
             AdoptedCheckpoint(epoch, folder, pipeline=self.pipeline)
             for epoch, folder in zip(self.visits.ends, self._folders, strict=True)
@@ -234,16 +212,21 @@ class AdoptedRun(Run):
     @cached_property
     def conditioning(self) -> Conditioning:
         """What the network is told of the samples."""
-        pipeline, config = self.pipeline, self.config
-        labels = self.dataset.labels or ("",) * self.size
+        pipeline, config, labels = self.pipeline, self.config, self.labels
         if pipeline.told_text:
             tokens = config.text_tokens or TOKENS.get(pipeline.kind, 0)
             return Captions(
                 pipeline.for_texts, config.caption, labels, self.shape[1:], tokens, config.guidance
             )
         if pipeline.classes is not None:
-            model, count = str(config.pipeline), pipeline.classes
-            return numbered(model, labels, config.classes, count, pipeline.no_class)
+            return numbered(
+                str(config.pipeline),
+                labels,
+                config.classes,
+                pipeline.class_numbers,
+                pipeline.classes,
+                pipeline.no_class,
+            )
         return Untold()
 
     @property
@@ -254,31 +237,24 @@ class AdoptedRun(Run):
         return digest(config, decided)
 
     @property
-    def facts(self) -> dict[str, str | int | float]:
+    def model_facts(self) -> dict[str, str | int | float]:
         """What a reader of a report wants to know."""
         return {
-            "run": self.path.name,
             "pipeline": self.config.pipeline.name,
             "network": self.pipeline.family,
             "events": self.visits.told,
-            "dataset": self.record["dataset"]["name"],
-            "samples": self.size,
-            "image": "×".join(map(str, self.shape[1:])) + f", {self.shape[0]} channels",
-            "dataset fingerprint": self.record["dataset"]["fingerprint"][:16],
             "checkpoints": len(self.record["weights"]),
             "epochs trained": self.visits.ends[-1],
             "loss": f"{self.config.loss} on {self.objective.process.prediction}, weighting "
             f"{self.config.weighting}",
             "schedule": f"{type(self.pipeline.scheduler).__name__}, {self.timesteps} timesteps",
-            "seed": self.config.seed,
         }
 
     def shown(self, epoch: int, samples: np.ndarray) -> Shown:
         """What an event of each of some samples shows the network."""
         ledger, source = self.ledger, self.source
         events = ledger.events(epoch, samples, source.shape)
-        labels = self.dataset.labels or ("",) * self.size
-        conditions = self.conditions([labels[index] for index in samples])
+        conditions = self.conditions([self.labels[index] for index in samples])
         if self.config.drop and self.conditioning.dropped is not None:
             nothing = self.conditioning.dropped(len(samples))
             dropped = ledger.dropped(epoch, samples, self.config.drop)
@@ -324,11 +300,3 @@ class AdoptedRun(Run):
     @property
     def _folders(self) -> tuple[Path, ...]:
         return self.config.weights or (self.config.pipeline,)
-
-
-def _parts(pipeline: Pipeline, folders: Sequence[Path]) -> dict[str, str]:
-    """Fingerprints of all that decides losses beside the weights that were trained."""
-    found = dict(pipeline.fingerprints)
-    if pipeline.is_lora(folders[0]):
-        found["network"] = fingerprint(*pipeline.weights(pipeline.path))
-    return found

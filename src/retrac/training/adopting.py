@@ -1,9 +1,15 @@
-"""Whether a trained model and some samples belong together."""
+"""Whether a trained model and some samples belong together, and are still what they were."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from retrac.data.dataset import ImageDataset
 from retrac.diffusion.pipelines import Pipeline
 from retrac.diffusion.schedule import process_of
 from retrac.errors import RetracError
 from retrac.files import read_json
+from retrac.fingerprints import digest, fingerprint
 from retrac.training.config import AdoptConfig
 
 FIXED = ("UNet2DModel", "DiTTransformer2DModel")
@@ -62,6 +68,69 @@ def refuse_unfit(
     of_lora = [pipeline.is_lora(folder) for folder in config.weights]
     if any(of_lora) and not all(of_lora):
         raise RetracError("--weights: some folders hold a LoRA, and others do not")
+
+
+def fingerprints(
+    pipeline: Pipeline, folders: Sequence[Path], dataset: ImageDataset
+) -> dict[str, Any]:
+    """What `run.json` says of a model and of its samples' labels, to tell when they change.
+
+    Args:
+        pipeline: the model.
+        folders: with its weights.
+        dataset: the samples.
+    """
+    return {
+        "weights": [fingerprint(*pipeline.weights(folder)) for folder in folders],
+        "parts": _parts(pipeline, folders),
+        "labels": digest(list(dataset.labels or ())),
+    }
+
+
+def refuse_changed(
+    record: Mapping[str, Any],
+    run: Path,
+    pipeline: Pipeline,
+    folders: Sequence[Path],
+    dataset: ImageDataset,
+) -> None:
+    """Refuse a model or labels that are not what `run.json` says.
+
+    Args:
+        record: what it says.
+        run: the run folder, for errors.
+        pipeline, folders, dataset: as `fingerprints` has them.
+
+    Raises:
+        RetracError: which have changed.
+    """
+    now = fingerprints(pipeline, folders, dataset)
+    changed = [
+        *(
+            f"the weights in {folder}"
+            for folder, one, other in zip(folders, now["weights"], record["weights"], strict=True)
+            if one != other
+        ),
+        *(
+            f"the {name} of {pipeline.path}"
+            for name, known in now["parts"].items()
+            if record["parts"].get(name) != known
+        ),
+    ]
+    if now["labels"] != record["labels"]:
+        changed.append(f"the labels of {dataset.name!r}")
+    if changed:
+        raise RetracError(
+            f"{changed[0]} changed after {run} was made: adopt the model again, into another folder"
+        )
+
+
+def _parts(pipeline: Pipeline, folders: Sequence[Path]) -> dict[str, str]:
+    """Fingerprints of all that decides losses beside the weights that were trained."""
+    found = dict(pipeline.fingerprints)
+    if pipeline.is_lora(folders[0]):
+        found["network"] = fingerprint(*pipeline.weights(pipeline.path))
+    return found
 
 
 def _refuse_images(

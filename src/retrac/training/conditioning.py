@@ -69,11 +69,13 @@ class Classes:
         model: what to call the model in errors.
         numbers: of each label.
         no_class: the number that stands for none; None where no number does.
+        labels: those that generated images get, one after the other.
     """
 
     model: str
     numbers: Mapping[str, int]
     no_class: int | None
+    labels: Sequence[str]
 
     def of(self, labels: Sequence[str]) -> Conditions:
         """`class_labels [B]`."""
@@ -99,22 +101,24 @@ class Classes:
         """The same."""
         return self.nothing
 
-    @property
-    def labels(self) -> Sequence[str]:
-        """Of all classes, in order."""
-        return tuple(self.numbers)
-
 
 def numbered(
-    model: str, labels: Sequence[str], given: Sequence[str], count: int, no_class: int | None
+    model: str,
+    labels: Sequence[str],
+    given: Sequence[str],
+    known: Mapping[str, int],
+    count: int,
+    no_class: int | None,
 ) -> Classes:
     """Classes by the labels of samples.
 
     Args:
         model: what to call the model in errors.
         labels: of all samples.
-        given: the labels in the order of their classes; else they are in alphabetical order, as
-            `datasets` numbers folders of images, or in that of numbers.
+        given: the labels in the order of their classes.
+        known: the number of each class by its names, which count where nothing is given and they
+            have all labels. Else labels are in alphabetical order, as `datasets` numbers folders
+            of images, or in that of numbers.
         count: of classes that the network tells apart.
         no_class: as `Classes` has it.
 
@@ -122,16 +126,20 @@ def numbered(
         RetracError: there are more labels, or fewer, or one that was not given.
     """
     found = {*labels} - {""}
-    in_order = sorted(found, key=int if all(name.isdecimal() for name in found) else str)
-    names = given or in_order
-    if len(names) != count:
-        raise RetracError(
-            f"the model in {model} has {count} classes, but there are {len(names)} labels: give "
-            "the label of each by --classes, in order"
-        )
-    known = Classes(model, {name: place for place, name in enumerate(names)}, no_class)
-    known.of(labels)
-    return known
+    if known and not given and found <= known.keys():
+        classes = Classes(model, known, no_class, sorted(found, key=lambda name: known[name]))
+    else:
+        in_order = sorted(found, key=int if all(name.isdecimal() for name in found) else str)
+        names = given or in_order
+        if len(names) != count:
+            raise RetracError(
+                f"the model in {model} has {count} classes, but there are {len(names)} labels: "
+                "give the label of each by --classes, in order"
+            )
+        numbers = {name: place for place, name in enumerate(names)}
+        classes = Classes(model, numbers, no_class, names)
+    classes.of(labels)
+    return classes
 
 
 class Captions:

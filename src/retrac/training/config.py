@@ -196,8 +196,8 @@ class AdoptConfig:
     drop: float = 0.0
     """How often training dropped the class or the caption, such as 0.1."""
     classes: tuple[str, ...] = ()
-    """Of a class-conditional model: the labels by class number. Default: in
-    alphabetical order, or that of numbers."""
+    """Of a class-conditional model: the labels by class number. Default: as the
+    pipeline names its classes, else in alphabetical order, or that of numbers."""
     caption: str = "{label}"
     """Of a model that is told texts: the caption of a sample, with {label} for its label, such as
     "a photo of a {label}"; or the same for all."""

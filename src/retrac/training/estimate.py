@@ -9,7 +9,7 @@ import numpy as np
 
 from retrac.data.dataset import ImageDataset
 from retrac.diffusion.device import choose_device
-from retrac.diffusion.sampling import BATCH, Making, generate
+from retrac.diffusion.sampling import BATCH, Making, sample
 from retrac.estimate import PASSES, Estimate, folder_bytes, peak_bytes, scratch, seconds_of
 from retrac.gradients.weighting import WEIGHTINGS
 from retrac.training.config import TrainConfig
@@ -169,7 +169,7 @@ def estimate_generation(
     model = checkpoint.load_for_generation(run.shape).to(place)
     told = labels_for(run, labels, count, "--labels")[:1]
     seconds = seconds_of(
-        lambda: generate(model, run.making, range(1), seed, 1, eta, guidance, told, shown=False)
+        lambda: sample(model, run.making, range(1), seed, 1, eta, guidance, told, shown=False)
     )
     pixels = count * math.prod(run.shape)
     return Estimate(passes * seconds, peak_bytes(place.type) + pixels, 2 * pixels)
@@ -256,7 +256,7 @@ def _step_seconds(training: Training) -> float:
 
 def _sampling_seconds(training: Training) -> float:
     return seconds_of(
-        lambda: generate(
+        lambda: sample(
             training.network,
             Making(training.scheduler, training.dataset.shape),
             range(1),

@@ -6,7 +6,7 @@ from pathlib import Path
 from retrac.data.grid import grid
 from retrac.data.images import to_pil
 from retrac.diffusion.device import choose_device
-from retrac.diffusion.sampling import generate
+from retrac.diffusion.sampling import sample
 from retrac.errors import RetracError
 from retrac.files import write_whole
 from retrac.training.run import Run, choose_checkpoints
@@ -72,7 +72,7 @@ def generate_images(
     checkpoint = choose_checkpoints(run, () if epoch is None else (epoch,))[-1]
     place = choose_device(device)
     run.encode_on(place)
-    images = generate(
+    images = sample(
         checkpoint.load_for_generation(run.shape).to(place),
         run.making,
         range(count),
@@ -81,7 +81,7 @@ def generate_images(
         eta,
         guidance,
         labels_for(run, labels, count, "--labels"),
-    )
+    ).images
     for index, image in enumerate(images):
         with write_whole(folder / f"{index:04d}.png") as temporary:
             to_pil(image).save(temporary, format="png")

@@ -111,10 +111,6 @@ class ImportedCheckpoint(Checkpoint):
         """
         return ready(published_unet(read_tensors(self.path / WEIGHTS)))
 
-    def load_for_generation(self, shape: tuple[int, int, int]) -> nn.Module:
-        """The same: the published code keeps no average."""
-        return self.load(shape)
-
 
 @dataclass(frozen=True)
 class ImportedRun(Run):
@@ -169,21 +165,16 @@ class ImportedRun(Run):
         return digest([config, [self.record[name] for name in IMPORTED_PARTS]])
 
     @property
-    def facts(self) -> dict[str, str | int | float]:
+    def model_facts(self) -> dict[str, str | int | float]:
         """What a reader of a report wants to know."""
         network, entries = self.record["network"], self.record["checkpoints"]
         sizes = sorted({entry["batch_size"] for entry in entries})
         return {
-            "run": self.path.name,
             "network": "U-Net of the published code, widths "
             + " ".join(map(str, network["widths"])),
             "parameters": network["parameters"],
             "events": EVENTS[self.config.events],
-            "dataset": self.record["dataset"]["name"],
-            "samples": self.size,
             "samples without an event": self.size - min(entry["events"] for entry in entries),
-            "image": "×".join(map(str, self.shape[1:])) + f", {self.shape[0]} channels",
-            "dataset fingerprint": self.record["dataset"]["fingerprint"][:16],
             "checkpoints": len(entries),
             "epochs trained": self._ends[-1],
             "batch size": ", ".join(map(str, sizes)),
@@ -191,7 +182,6 @@ class ImportedRun(Run):
             "loss": f"{self.config.loss} on epsilon",
             "weights of generated queries": "trained",
             "schedule": f"{self._forward.schedule}, {self.timesteps} timesteps",
-            "seed": self.config.seed,
         }
 
     def shown(self, epoch: int, samples: np.ndarray) -> Shown:

@@ -112,10 +112,6 @@ class OwnCheckpoint(Checkpoint):
         """The network, in evaluation mode."""
         return self.own(self.path).eval()
 
-    def load_for_generation(self, shape: tuple[int, int, int]) -> Any:
-        """The same."""
-        return self.load(shape)
-
 
 @dataclass(frozen=True)
 class OwnLoss:
@@ -176,26 +172,19 @@ class OwnRun(Run):
         return digest([self.record[name] for name in PARTS])
 
     @property
-    def facts(self) -> dict[str, str | int | float]:
+    def model_facts(self) -> dict[str, str | int | float]:
         """What a reader of a report wants to know."""
         return {
-            "run": self.path.name,
             "network": "your own",
             "events": self.visits.told,
-            "dataset": self.record["dataset"]["name"],
-            "samples": self.size,
-            "image": "×".join(map(str, self.shape[1:])) + f", {self.shape[0]} channels",
-            "dataset fingerprint": self.record["dataset"]["fingerprint"][:16],
             "checkpoints": len(self.folders),
             "timesteps": self.timesteps,
-            "seed": self.ledger.seed,
         }
 
     def shown(self, epoch: int, samples: np.ndarray) -> Shown:
         """What an event of each of some samples shows the network."""
         found = training_inputs(self.dataset, self.ledger, epoch, samples, self.flip)
-        labels = self.dataset.labels or ("",) * self.size
-        conditions = self.conditions([labels[index] for index in samples])
+        conditions = self.conditions([self.labels[index] for index in samples])
         return found._replace(seen=found.seen._replace(conditions=conditions))
 
     def visit_weights(self, epochs: Sequence[int]) -> np.ndarray:
@@ -209,13 +198,12 @@ class OwnRun(Run):
     @property
     def told(self) -> bool:
         """Whether it makes anything of them."""
-        return bool(self.own_conditions((self.dataset.labels or ("",))[:1]))
+        return bool(self.conditions(self.labels[:1]))
 
     @property
     def example(self) -> Seen:
         """A sample, for its size."""
-        labels = (self.dataset.labels or ("",))[:1]
-        return Seen(torch.zeros(1, *self.shape), self.conditions(labels))
+        return Seen(torch.zeros(1, *self.shape), self.conditions(self.labels[:1]))
 
 
 def _files(path: Path) -> list[Path]:

@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UNet2DModel
 
 from retrac.data.config import DatasetConfig
 from retrac.data.dataset import ImageDataset
 from retrac.data.open import open_dataset
 from retrac.diffusion.calls import Conditions
 from retrac.diffusion.loss import Loss
-from retrac.diffusion.model import load_unet
 from retrac.diffusion.sampling import Making
 from retrac.diffusion.shown import Seen, Shown
 from retrac.errors import RetracError
@@ -30,24 +28,23 @@ CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """Weights after `epoch` whole epochs, in diffusers' layout in the folder `path`."""
+class Checkpoint(ABC):
+    """Weights at `path`, before which the events of `epoch` whole epochs stand."""
 
     epoch: int
     path: Path
 
-    def load(self, shape: tuple[int, int, int]) -> UNet2DModel:
-        """Load the trained network, on the CPU, channels last, in evaluation mode.
+    @abstractmethod
+    def load(self, shape: tuple[int, int, int]) -> Any:
+        """Load the trained network, on the CPU, in evaluation mode.
 
         Raises:
-            RetracError: damaged; the checkpoint is named.
+            RetracError: absent or damaged; the checkpoint is named.
         """
-        return load_unet(self.path, shape)
 
-    def load_for_generation(self, shape: tuple[int, int, int]) -> UNet2DModel:
-        """Load the moving average of the weights where one was kept, else the weights."""
-        average = self.path / "ema"
-        return load_unet(average if average.is_dir() else self.path, shape)
+    def load_for_generation(self, shape: tuple[int, int, int]) -> Any:
+        """Load what generates: the same, where nothing else was kept for it."""
+        return self.load(shape)
 
 
 @dataclass(frozen=True)
@@ -166,8 +163,8 @@ class Run(ABC):
 
     @property
     @abstractmethod
-    def facts(self) -> dict[str, str | int | float]:
-        """What a reader of a report wants to know of the run."""
+    def model_facts(self) -> dict[str, str | int | float]:
+        """What a reader of a report wants to know of the model and its events."""
 
     @abstractmethod
     def shown(self, epoch: int, samples: np.ndarray) -> Shown:
@@ -203,6 +200,25 @@ class Run(ABC):
                 "content or order): restore it, or make the run again"
             )
         return dataset
+
+    @property
+    def facts(self) -> dict[str, str | int | float]:
+        """What a reader of a report wants to know of the run."""
+        told, (channels, *sides) = self.record["dataset"], self.shape
+        return {
+            "run": self.path.name,
+            "dataset": told["name"],
+            "samples": self.size,
+            "image": "×".join(map(str, sides)) + f", {channels} channels",
+            "dataset fingerprint": told["fingerprint"][:16],
+            **self.model_facts,
+            "seed": self.ledger.seed,
+        }
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The N labels of the samples; empty where there is none."""
+        return self.dataset.labels or ("",) * self.size
 
     @property
     def trained(self) -> str:

@@ -9,7 +9,7 @@ from diffusers.training_utils import EMAModel
 from matplotlib.figure import Figure
 
 from retrac.data.grid import grid
-from retrac.diffusion.sampling import Making, generate
+from retrac.diffusion.sampling import Making, sample
 from retrac.diffusion.schedule import make_scheduler
 from retrac.files import write_whole
 from retrac.training.config import TrainConfig
@@ -35,7 +35,7 @@ def write_snapshot(
     if ema is not None:
         ema.store(parameters)
         ema.copy_to(parameters)
-    images = generate(
+    made = sample(
         model,
         Making(make_scheduler(config.objective), shape),
         range(config.sample_count),
@@ -46,7 +46,7 @@ def write_snapshot(
     if ema is not None:
         ema.restore(parameters)
     with write_whole(output / SAMPLES / f"epoch-{epoch:04d}.png") as temporary:
-        grid(images).save(temporary, format="png")
+        grid(made.images).save(temporary, format="png")
 
 
 def loss_curve(steps: Sequence[Step], path: Path) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from diffusers import UNet2DModel
 
 from retrac.data.config import DatasetConfig
 from retrac.data.dataset import ImageDataset
 from retrac.diffusion.loss import Objective
+from retrac.diffusion.model import load_unet
 from retrac.diffusion.sampling import Making
 from retrac.diffusion.schedule import make_scheduler
 from retrac.diffusion.shown import Shown
@@ -24,6 +26,24 @@ from retrac.training.ledger import Ledger
 from retrac.training.run import CHECKPOINTS, Checkpoint, Run, made_with
 from retrac.training.state import read_point, whole_states
 from retrac.training.steps import Step, read_steps, visit_weights
+
+
+@dataclass(frozen=True)
+class TrainedCheckpoint(Checkpoint):
+    """Weights in diffusers' layout in a folder."""
+
+    def load(self, shape: tuple[int, int, int]) -> UNet2DModel:
+        """Load the trained network, on the CPU, channels last, in evaluation mode.
+
+        Raises:
+            RetracError: damaged; the checkpoint is named.
+        """
+        return load_unet(self.path, shape)
+
+    def load_for_generation(self, shape: tuple[int, int, int]) -> UNet2DModel:
+        """Load the moving average of the weights where one was kept, else the weights."""
+        average = self.path / "ema"
+        return load_unet(average if average.is_dir() else self.path, shape)
 
 
 @dataclass(frozen=True)
@@ -119,15 +139,10 @@ class TrainedRun(Run):
         return visit_weights(self.steps, self.ledger, epochs)
 
     @property
-    def facts(self) -> dict[str, str | int | float]:
-        """What a reader of a report wants to know of the run."""
+    def model_facts(self) -> dict[str, str | int | float]:
+        """What a reader of a report wants to know of the training."""
         config = self.config
         return {
-            "run": self.path.name,
-            "dataset": self.record["dataset"]["name"],
-            "samples": self.record["dataset"]["size"],
-            "image": "×".join(str(side) for side in self.shape[1:]) + f", {self.shape[0]} channels",
-            "dataset fingerprint": self.record["dataset"]["fingerprint"][:16],
             "parameters": self.record.get("parameters", 0),
             "epochs trained": self.checkpoints[-1].epoch,
             "batch size": config.batch_size,
@@ -136,7 +151,6 @@ class TrainedRun(Run):
             "loss": f"{config.objective.loss} on {config.objective.prediction}",
             "weights of generated queries": "moving average" if config.ema_decay else "trained",
             "schedule": f"{config.objective.schedule}, {config.objective.timesteps} timesteps",
-            "seed": config.seed,
         }
 
 
@@ -144,7 +158,7 @@ def checkpoints_in(path: Path) -> list[Checkpoint]:
     """All whole checkpoints in a run folder, by epoch."""
     folders = whole_states(path / CHECKPOINTS)
     return sorted(
-        (Checkpoint(read_point(folder).epoch, folder) for folder in folders),
+        (TrainedCheckpoint(read_point(folder).epoch, folder) for folder in folders),
         key=lambda checkpoint: checkpoint.epoch,
     )
 

@@ -258,7 +258,7 @@ def test_what_cannot_be_adopted_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     with pytest.raises(RetracError, match="--events must be at least 1"):
         AdoptConfig(model, DIGITS, events=0)
-    with pytest.raises(RetracError, match="as many as --weights, 1, not 2"):
+    with pytest.raises(RetracError, match="as many as weights, 1, not 2"):
         AdoptConfig(model, DIGITS, epochs=(1, 2))
     with pytest.raises(RetracError, match="names a label twice"):
         AdoptConfig(model, DIGITS, classes=("0", "0"))

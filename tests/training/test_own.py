@@ -82,6 +82,21 @@ def test_scores_are_those_of_the_plain_loop(own: OwnRun) -> None:
         assert_close(found.values[place], expected_scores(own, queries, PLAN, method))
 
 
+def test_events_count_by_the_learning_rate_at_which_they_came(own: OwnRun, tmp_path: Path) -> None:
+    rated = adopt_module(tmp_path / "rated", **given(tmp_path, events=3, learning_rates=(0.5, 2)))
+    assert rated.identity != own.identity
+    same, found = (
+        attribute(run, "train:2", replay="all", plan=PLAN).contributions for run in (own, rated)
+    )
+    assert_close(found.values[:, 0], 0.5 * same.values[:, 0])
+    assert_close(found.values[:, 1], 2 * same.values[:, 1])
+    replayed = adopt_module(
+        tmp_path / "replayed", **given(tmp_path, epochs=(2, 5), learning_rates=(0.5, 2))
+    )
+    counts = replayed.visit_weights([0, 1, 2, 4])
+    assert counts.tolist() == [[0.5] * 12, [0.5] * 12, [2] * 12, [2] * 12]
+
+
 def test_events_of_a_ledger_are_replayed(tmp_path: Path) -> None:
     run = adopt_module(tmp_path / "run", **given(tmp_path, epochs=(2, 5), flip=True))
     assert [checkpoint.epoch for checkpoint in run.checkpoints] == [2, 5]
@@ -132,8 +147,10 @@ def test_it_is_opened_by_code_alone_and_never_taken_for_another(tmp_path: Path) 
         ({"weights": []}, "needs weights"),
         ({"seed": -1}, "seed must be from 0"),
         ({"events": 0}, "at least one timestep and one event"),
-        ({"epochs": (3, 2)}, "rise from 1"),
-        ({"epochs": (3,)}, "as many as weights"),
+        ({"epochs": (3, 2)}, "must rise from at least 1"),
+        ({"epochs": (3,)}, "epochs must be as many as weights"),
+        ({"learning_rates": (3,)}, "learning rates must be as many as weights"),
+        ({"learning_rates": (1, 0)}, "must be above 0"),
         ({"weights": [Path("/nowhere")]}, "holds no weights"),
     ],
 )

@@ -158,7 +158,7 @@ class AdoptedRun(Run):
     @property
     def visits(self) -> Visits:
         """Which events stand before each checkpoint."""
-        return Visits(self.config.epochs, self.config.events, len(self.record["weights"]))
+        return self.config.visits
 
     @property
     def objective(self) -> Objective:
@@ -276,7 +276,7 @@ class AdoptedRun(Run):
         return Seen(self.source.of(pixels.clean), pixels.conditions)
 
     def visit_weights(self, epochs: Sequence[int]) -> np.ndarray:
-        """All events count alike: each 1, or where they are sampled all of a checkpoint 1."""
+        """What events count: those of all samples alike."""
         return self.visits.weights(epochs, self.size)
 
     @property

@@ -10,6 +10,7 @@ from retrac.data.config import DatasetConfig
 from retrac.data.named import NAMED
 from retrac.diffusion.config import ModelConfig, ObjectiveConfig
 from retrac.errors import RetracError, unknown
+from retrac.training.visits import Visits
 
 LARGEST = 1e30
 """Of a number that optimisers compute with; float32 ends at 3e38."""
@@ -209,8 +210,11 @@ class AdoptConfig:
     it generates."""
     epochs: tuple[int, ...] = ()
     """Whole epochs before each of the weights, of a training whose events a `retrac.Ledger` of this
-    --seed drew: they are replayed, and count alike, as with a constant learning rate. (A loop of a
-    flow asks `retrac.flow_moments` what they mean.) Default: events are sampled."""
+    --seed drew: they are replayed. (A loop of a flow asks `retrac.flow_moments` what they mean.)
+    Default: events are sampled."""
+    learning_rates: tuple[float, ...] = ()
+    """Of the training before each of the weights, on average: what an event counts. Default: all
+    alike, as with a constant one."""
     events: int = 64
     """Events that are sampled for each sample and checkpoint; `--replay all` takes all of them."""
     seed: int = 0
@@ -231,13 +235,17 @@ class AdoptConfig:
             raise RetracError(f"--text-tokens must be at least 1, not {self.text_tokens}")
         if not 0 <= self.drop < 1:
             raise RetracError(f"--drop must be at least 0 and below 1, not {self.drop}")
-        if self.epochs and len(self.epochs) != max(1, len(self.weights)):
-            raise RetracError(
-                f"--epochs must be as many as --weights, {max(1, len(self.weights))}, not "
-                f"{len(self.epochs)}"
-            )
-        if any(b <= a for a, b in zip((0, *self.epochs), self.epochs, strict=False)):
-            raise RetracError(f"--epochs must rise from at least 1, not {self.epochs}")
+        _ = self.visits
+
+    @property
+    def visits(self) -> Visits:
+        """Which events stand before each of the weights, and what they count.
+
+        Raises:
+            RetracError: as `Visits.of`.
+        """
+        checkpoints = max(1, len(self.weights))
+        return Visits.of(self.epochs, self.events, self.learning_rates, checkpoints)
 
     def located(self) -> "AdoptConfig":
         """The same by absolute paths, to be found from another working directory."""

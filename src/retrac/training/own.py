@@ -41,6 +41,7 @@ def adopt_module(
     timesteps: int = 1000,
     epochs: Sequence[int] = (),
     events: int = 64,
+    learning_rates: Sequence[float] = (),
     flip: bool = False,
     seed: int = 0,
     conditions: Callable[[Sequence[str]], Conditions] = lambda labels: {},
@@ -59,6 +60,8 @@ def adopt_module(
         epochs: whole epochs before each of the weights, of a training whose events a `Ledger` of
             this seed drew: they are replayed. Else events are sampled.
         events: that are sampled for each sample and checkpoint.
+        learning_rates: of the training before each of the weights, on average; all alike by
+            default.
         flip: whether training mirrored images where the ledger said so.
         seed: of the ledger.
         conditions: gives what else `losses` finds in `seen.conditions`, by name `[B, …]`, from
@@ -73,20 +76,18 @@ def adopt_module(
     data, paths = data.located(), tuple(Path(path).expanduser().resolve() for path in weights)
     if not paths or timesteps < 1 or events < 1:
         raise RetracError("a module needs weights, and at least one timestep and one event")
-    if epochs and (len(epochs) != len(paths) or sorted({*epochs, 0})[1:] != list(epochs)):
-        raise RetracError(f"epochs must be as many as weights and rise from 1, not {epochs}")
     if not 0 <= seed < 2**63:
         raise RetracError(f"the seed must be from 0 to 2^63 - 1, not {seed}")
+    visits = Visits.of(epochs, events, learning_rates, len(paths))
     dataset, functions = open_dataset(data), (load, losses, conditions)
     record = {
         "kind": OWN,
         "weights": [fingerprint(*_files(path)) for path in paths],
         "functions": digest([version, *(_source(each, version) for each in functions)]),
         "labels": digest(list(dataset.labels or ())),
-        "visits": [list(epochs), events, flip],
+        "visits": [list(visits.epochs), events, list(visits.rates), flip],
         **made_with(dataset, Ledger(seed, len(dataset), timesteps)),
     }
-    visits = Visits(tuple(epochs), events, len(paths))
     run = OwnRun(
         Path(output),
         record,
@@ -188,7 +189,7 @@ class OwnRun(Run):
         return found._replace(seen=found.seen._replace(conditions=conditions))
 
     def visit_weights(self, epochs: Sequence[int]) -> np.ndarray:
-        """All events count alike."""
+        """What events count: those of all samples alike."""
         return self.visits.weights(epochs, self.size)
 
     def conditions(self, labels: Sequence[str]) -> Conditions:

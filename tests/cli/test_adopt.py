@@ -22,7 +22,7 @@ def adopted(tmp_path: Path, retrac: Command) -> Path:
         *("--events", 6, "--output", tmp_path / "run"),
     )
     assert told.code == 0, told.err
-    assert "UNet2DModel, 1 checkpoints (--checkpoints 6), 24 samples; events: sampled" in told.out
+    assert "UNet2DModel, --checkpoints 6, 24 samples; events: sampled" in told.out
     return tmp_path / "run"
 
 

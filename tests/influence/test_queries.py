@@ -178,6 +178,25 @@ def test_what_will_be_refused_is_refused_before_anything_is_generated(
     assert len(stand_in(tiny_run, QueryConfig("generated:2"))) == 2
 
 
+def test_masks_are_counted_before_anything_is_generated(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrac.influence.queries.sample", None)
+    for number in range(2):
+        to_pil(np.full(tiny_run.shape, 255, np.uint8)).save(tmp_path / f"{number}.png")
+    for queries in ("generated:3", "train:1+generated:2"):
+        with pytest.raises(RetracError, match="one for each of 3 queries, not 2"):
+            stand_in(tiny_run, QueryConfig(queries, query_mask=tmp_path))
+    assert len(stand_in(tiny_run, QueryConfig("train:1+generated:1", query_mask=tmp_path))) == 2
+
+
+def test_queries_are_generated_on_the_asked_device(tiny_run: Run) -> None:
+    assert len(open_queries(tiny_run, "generated:1", device="cpu")) == 1
+    if not torch.cuda.is_available():
+        with pytest.raises(RetracError, match="no cuda device"):
+            open_queries(tiny_run, "generated:1", device="cuda")
+
+
 def test_folders_are_named_by_what_is_asked() -> None:
     words = QueryConfig("generated:1", 0, ("A cat!",), 7.5, Path("x/eye.png")).words
     assert words == ("a-cat-a9cf", "guidance-7.5", "mask-eye")

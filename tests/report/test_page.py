@@ -292,3 +292,26 @@ def test_errors_of_parts_are_told_as_such(make_attribution):
     found = Attribution(alone.dataset.assign(part=(dims, parts)), alone.config)
     words = tree(render(found, 8)).words()
     assert "3 parts of the sample’s events differ" in words and "happened to be kept" not in words
+
+
+def test_the_page_says_what_of_the_queries_counted(make_attribution):
+    plain = make_attribution(queries=2)
+    along = make_attribution(queries=2, query_ids=("trajectory/seed-0/0000", "trajectory/seed-0/1"))
+    masked = make_attribution(queries=2)
+    masks = np.zeros((2, 8, 8), bool)
+    masks[:, 2:5, 1:7] = True
+    masked.dataset["query_mask"] = (("query", "row", "column"), masks)
+    told = {"along": "heading for", "masked": "that is not faded counts"}
+    for attribution, there in ((plain, ()), (along, ("along",)), (masked, ("masked",))):
+        words = tree(render(attribution, k=3)).words()
+        for name, phrase in told.items():
+            assert (phrase in words) == (name in there)
+
+
+@pytest.mark.parametrize(
+    ("sign", "told"), [(1, "All scores are positive"), (-1, "All scores are negative")]
+)
+def test_lists_of_scores_on_one_side_of_zero_say_so(make_attribution, sign, told):
+    scores = sign * np.random.default_rng(0).uniform(1, 2, (2, 2, 4, 40))
+    assert told in tree(render(make_attribution(scores=scores), k=3)).words()
+    assert told not in tree(render(make_attribution(), k=3)).words()

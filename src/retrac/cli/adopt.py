@@ -28,8 +28,8 @@ class Adopt:
 
         run = adopt(self.config, self.output)
         print(
-            f"{run.path}: {run.pipeline.family}, {len(run.checkpoints)} checkpoints "
-            f"(--checkpoints {' '.join(str(point.epoch) for point in run.checkpoints)}), "
+            f"{run.path}: {run.pipeline.family}, "
+            f"--checkpoints {' '.join(str(point.epoch) for point in run.checkpoints)}, "
             f"{run.size} samples; events: {run.facts['events']}"
         )
         if not run.config.epochs:

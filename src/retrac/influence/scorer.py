@@ -96,7 +96,7 @@ class Scorer:
             parameter.requires_grad_(re.search(self.pattern, name) is not None)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise RetracError(
-                f"--parameters {self.pattern!r} is found in the name of none; names are "
+                f"--parameters {self.config.parameters}: no parameter has such a name; names are "
                 f"such as {', '.join(name for name, _ in list(model.named_parameters())[::40])}"
             )
         release_freed_memory()

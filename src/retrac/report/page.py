@@ -26,6 +26,8 @@ PIXEL_ART = 64
 PAPER = 255
 FADED = 5
 """Pixels that do not count are so many times nearer to the paper's white."""
+WAY = "trajectory/seed-"
+"""How the ids of queries begin that were looked at along the sampler's way."""
 THUMBNAIL = 256
 """Larger images are scaled down to this size, to keep the page light."""
 
@@ -82,6 +84,7 @@ def render(attribution: Attribution, k: int, sections: Sequence[Section] = ()) -
             "alt": f"Gradient norm against timestep. {figures.norm_finding(attribution)}.",
         },
         parts=evaluation.parts(sections),
+        along=bool(asked) and all(query.id.startswith(WAY) for query in asked),
         masked="query_mask" in attribution.dataset,
         sampled=str(run.get("events", "")).startswith("sampled"),
         run=wording.facts(run),

@@ -315,3 +315,19 @@ def test_lists_of_scores_on_one_side_of_zero_say_so(make_attribution, sign, told
     scores = sign * np.random.default_rng(0).uniform(1, 2, (2, 2, 4, 40))
     assert told in tree(render(make_attribution(scores=scores), k=3)).words()
     assert told not in tree(render(make_attribution(), k=3)).words()
+
+
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        ("sampled, not those of training", "Nobody recorded the events"),
+        ("fresh, drawn anew", "Events were drawn anew"),
+        ("those of the training", ""),
+    ],
+)
+def test_events_that_are_not_those_of_training_are_told_as_such(make_attribution, events, told):
+    words = tree(render(make_attribution(config={"run": {"events": events}}), k=3)).words()
+    assert ("at the events drawn for it" in words) == bool(told)
+    assert ("when training visited it" in words) == (not told)
+    for phrase in ("Nobody recorded the events", "Events were drawn anew"):
+        assert (phrase in words) == (phrase == told)

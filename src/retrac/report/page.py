@@ -26,6 +26,8 @@ PIXEL_ART = 64
 PAPER = 255
 FADED = 5
 """Pixels that do not count are so many times nearer to the paper's white."""
+DRAWN = ("sampled", "fresh")
+"""How the runs' word on their events begins where they are not those of training."""
 WAY = "trajectory/seed-"
 """How the ids of queries begin that were looked at along the sampler's way."""
 THUMBNAIL = 256
@@ -86,7 +88,7 @@ def render(attribution: Attribution, k: int, sections: Sequence[Section] = ()) -
         parts=evaluation.parts(sections),
         along=bool(asked) and all(query.id.startswith(WAY) for query in asked),
         masked="query_mask" in attribution.dataset,
-        sampled=str(run.get("events", "")).startswith("sampled"),
+        drawn=next((way for way in DRAWN if str(run.get("events", "")).startswith(way)), ""),
         run=wording.facts(run),
         settings=wording.facts(config),
     )

@@ -144,3 +144,11 @@ def test_one_group_shows_no_error() -> None:
 def test_scores_that_do_not_vary_have_no_error() -> None:
     found = Uncertainty.of(np.zeros((3, 1, 5)))
     assert (found.errors == 0).all() and (found.scores == 0).all()
+
+
+def test_a_sample_that_nothing_showed_has_no_error() -> None:
+    groups, _, _ = made()
+    groups[..., 7] = 0
+    groups[0, 0, 8] = 0
+    errors = Uncertainty.of(groups).errors[0]
+    assert errors[7] == 0 and (np.delete(errors, 7) > 0).all()

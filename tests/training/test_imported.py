@@ -155,7 +155,13 @@ def test_only_recorded_epochs_are_replayed(runs: dict[str, ImportedRun]) -> None
     one = attribute(run, "train:1", replay="all", checkpoints=(4,), plan=PLAN)
     timesteps = one.dataset["train_timestep"].values[0]
     own = [run.shown(epoch, np.arange(SAMPLES)).timesteps for epoch in (1, 3)]
-    assert (timesteps == torch.stack(own, 1).numpy()).all()
+    assert (timesteps[:TRAINED] == torch.stack(own, 1)[:TRAINED].numpy()).all()
+    assert (timesteps[TRAINED:] == -1).all()  # they had no event
+    assert np.isnan(one.dataset["train_norm"].values[0, TRAINED:]).all()
+    without = [
+        entry.sample for entry in one.proponents(0, "retrac", SAMPLES) if not entry.timesteps
+    ]
+    assert without == list(range(TRAINED, SAMPLES))
     assert one.dataset["train_weight"].values[0, 0] == 2 * EVERY / BATCH
     with pytest.raises(RetracError, match="no events of epoch 2 were recorded"):
         run.shown(2, np.arange(3))

@@ -204,16 +204,13 @@ def _dataset(scorer: Scorer, queries: Queries, scored: Scored, exact: np.ndarray
     image = ("channel", "row", "column")
     groups = {} if scored.groups is None else {"part": (PART, scored.groups)}
     masks = {} if queries.masks is None else {"query_mask": (("query", *image[1:]), queries.masks)}
-    visits = ("checkpoint", "sample", "visit")
+    visits, weights = ("checkpoint", "sample", "visit"), [replay.total for replay in replays]
     return xr.Dataset(
         {
             "score": (("method", "checkpoint", "query", "sample"), scored.score),
-            "train_weight": (
-                ("checkpoint", "sample"),
-                np.stack([replay.total for replay in replays]),
-            ),
-            "train_timestep": (visits, stack_visits(scored.timesteps, -1)),
-            "train_norm": (visits, stack_visits(scored.norms, np.nan)),
+            "train_weight": (visits[:2], np.stack(weights)),
+            "train_timestep": (visits, stack_visits(scored.timesteps, weights, -1)),
+            "train_norm": (visits, stack_visits(scored.norms, weights, np.nan)),
             "query_norm": (("checkpoint", "query", "timestep"), scored.query_norms),
             "query_image": (("query", *image), queries.images),
             "sample_image": (("shown", *image), dataset.images[shown]),

@@ -29,7 +29,7 @@ class Attribution:
             - `score[method, checkpoint, query, sample]`: the checkpoint's contribution, float32;
             - `train_weight[checkpoint, sample]`: Σ η/B over the sample's visits in the interval;
             - `train_timestep`, `train_norm[checkpoint, sample, visit]`: timestep and gradient norm
-              of each replayed event;
+              of each replayed event; -1 and NaN where there is none;
             - `query_norm[checkpoint, query, timestep]`: norm of the query's gradient, averaged over
               the noises of one timestep of the plan;
             - `query_image[query, channel, row, column]`, `sample_image[shown, …]`: uint8 pixels

@@ -185,12 +185,24 @@ def _unusual(config: AttributeConfig) -> dict[str, Any]:
     }
 
 
-def stack_visits(arrays: Sequence[np.ndarray], fill: float) -> np.ndarray:
-    """Stack `[N, V_k]` of the checkpoints, filling up unequal V_k on the right."""
+def stack_visits(
+    arrays: Sequence[np.ndarray], weights: Sequence[np.ndarray], fill: float
+) -> np.ndarray:
+    """Stack `[N, V_k]` of the checkpoints, `[K, N, V]`, filling up unequal V_k on the right.
+
+    Args:
+        arrays: of visits.
+        weights: for each checkpoint `[N]`; a sample whose visits count nothing had none.
+        fill: where there is no visit.
+    """
     most = max(array.shape[1] for array in arrays)
     return np.stack(
         [
-            np.pad(array, ((0, 0), (0, most - array.shape[1])), constant_values=fill)
-            for array in arrays
+            np.pad(
+                np.where(weight[:, None] > 0, array, fill).astype(array.dtype),
+                ((0, 0), (0, most - array.shape[1])),
+                constant_values=fill,
+            )
+            for array, weight in zip(arrays, weights, strict=True)
         ]
     )

@@ -222,11 +222,15 @@ def _assemble(
         [np.concatenate([part["scores"] for part in row], axis=1) for row in found], axis=1
     )
     timesteps = [np.concatenate([part["timesteps"] for part in row]) for row in found]
+    weights = [replay.total[indices] for replay in scorer.replays]
     samples = training_samples(scorer.run, "", [int(index) for index in indices])
     return xr.Dataset(
         {
             "score": (("method", "checkpoint", "sample"), score),
-            "train_timestep": (("checkpoint", "sample", "visit"), stack_visits(timesteps, -1)),
+            "train_timestep": (
+                ("checkpoint", "sample", "visit"),
+                stack_visits(timesteps, weights, -1),
+            ),
             "image": (("sample", "channel", "row", "column"), samples.images),
         },
         coords={

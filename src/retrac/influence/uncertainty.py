@@ -88,6 +88,7 @@ class Uncertainty:
         luck = (unit - unit.mean(0)) * np.sqrt(count / (count - 1))
         moderated = [moderate(each, count - 1) for each in np.square(luck).mean(0)]
         variances = np.stack([variance for variance, _ in moderated])
+        variances[~groups.any(0)] = 0  # of a sample that nothing showed, whose score is surely 0
         return Uncertainty(
             groups.sum(0),
             np.sqrt(variances * np.square(sizes).sum(0)[:, None]),

@@ -150,6 +150,16 @@ def test_scores_that_follow_norms_are_seen() -> None:
     assert quiet["loudest tenth in the first 10"].value == pytest.approx(0.1, abs=0.05)
 
 
+def test_samples_without_a_norm_do_not_count() -> None:
+    norms = np.exp(LUCK[0])
+    one, other = np.r_[norms, np.full(9, np.nan)], norms
+    found, expected = Bias(one, one), Bias(other, other)
+    for row in LUCK[1:40]:
+        found.update(Answer(np.r_[norms * np.abs(row), np.zeros(9)]))
+        expected.update(Answer(norms * np.abs(row)))
+    assert found.compute() == expected.compute()
+
+
 @pytest.mark.parametrize("samples", [119, 256, 1000])
 def test_a_tenth_of_the_samples_is_the_loudest_tenth(samples: int) -> None:
     norms = usual_norms(np.arange(samples), np.exp(np.arange(samples) / samples))

@@ -21,7 +21,8 @@ class Bias:
     """How far scores follow gradient norms instead of content.
 
     Args:
-        norms: `[N]`, of each sample's gradient where it was trained, a mean over checkpoints.
+        norms: `[N]`, of each sample's gradient where it was trained, a mean over checkpoints;
+            samples without a norm do not count.
         usual: `[N]`, the norms that are usual at those timesteps.
         k: length of a list.
 
@@ -36,15 +37,17 @@ class Bias:
     _loud: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if len(self.usual) < PARTS or np.ptp(self.usual) == 0:
+        self._there = np.flatnonzero(np.isfinite(self.usual))
+        usual = self.usual[self._there]
+        if len(usual) < PARTS or np.ptp(usual) == 0:
             raise RetracError(
                 "the bias of norms cannot be seen: all samples have the same, or there are fewer "
                 f"than {PARTS}"
             )
         # Usual norms come in steps: of those that are equal, chance decides.
-        tied = np.random.default_rng(0).permutation(len(self.usual))
-        loudest = np.lexsort((tied, -self.usual))[: math.ceil(LARGEST * len(self.usual))]
-        self._largest = np.isin(np.arange(len(self.usual)), loudest)
+        tied = np.random.default_rng(0).permutation(len(usual))
+        loudest = np.lexsort((tied, -usual))[: math.ceil(LARGEST * len(usual))]
+        self._largest = np.isin(np.arange(len(self.usual)), self._there[loudest])
 
     def update(self, answer: Answer) -> None:
         """Take one answer."""
@@ -55,10 +58,11 @@ class Bias:
         """Spearman correlations of the mean size of a sample's scores with its norm and with the
         one that is usual at its timestep, with intervals over samples; and the share of lists that
         was trained where norms are largest, which is `LARGEST` by chance."""
-        size = np.mean(self._sizes, 0)
+        there = self._there
+        size = np.mean(self._sizes, 0)[there]
         return {
-            "correlation with the norm": _correlation(size, self.norms),
-            "correlation with the usual norm": _correlation(size, self.usual),
+            "correlation with the norm": _correlation(size, self.norms[there]),
+            "correlation with the usual norm": _correlation(size, self.usual[there]),
             f"loudest tenth in the first {self.k}": mean_interval(np.array(self._loud)),
         }
 

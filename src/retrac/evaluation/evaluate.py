@@ -151,10 +151,15 @@ class Evaluation:
 
     def _bias(self, contenders: Mapping[str, np.ndarray], k: int) -> Rows:
         timesteps, norms = self._visits()
-        usual = np.full(norms.shape, np.nan)
+        there = timesteps >= 0
+        usual = np.zeros(norms.shape)
         for epoch, (t, norm) in enumerate(zip(timesteps, norms, strict=True)):
             usual[epoch][t >= 0] = usual_norms(t[t >= 0], norm[t >= 0])
-        norm, expected = (np.nanmean(each, axis=(0, 2)) for each in (norms, usual))
+        visits = there.sum((0, 2))
+        norm, expected = (
+            np.where(visits, each.sum((0, 2), where=there) / np.maximum(visits, 1), np.nan)
+            for each in (norms, usual)
+        )
         found = {}
         for name, scores in contenders.items():
             metric = Bias(norm, expected, k)

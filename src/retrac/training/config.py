@@ -1,15 +1,14 @@
 """How a run is trained. Light to import: these fields are the command line and its help."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from retrac.data.config import DatasetConfig
 from retrac.data.named import NAMED
 from retrac.diffusion.config import ModelConfig, ObjectiveConfig
 from retrac.errors import RetracError, unknown
+from retrac.training.plain import Plain, refuse_unknown_choices
 from retrac.training.visits import Visits
 
 LARGEST = 1e30
@@ -39,7 +38,7 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Plain):
     """Everything that decides the trained weights."""
 
     data: DatasetConfig = field(default_factory=DatasetConfig)
@@ -70,7 +69,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         model, optimisation = self.model, self.optimisation
         for part in (self, model, self.objective, optimisation):
-            _refuse_unknown_choices(part)
+            refuse_unknown_choices(part)
         least = {
             "epochs": (self.epochs, 1),
             "checkpoint-every": (self.checkpoint_every, 1),
@@ -149,29 +148,9 @@ class TrainConfig:
         config = TrainConfig(data=DatasetConfig(dataset=name)).with_preset(preset)
         return config.with_preset(changes)
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        content: dict[str, Any] = _plain(asdict(self))
-        return content
-
-    @staticmethod
-    def from_json(content: dict[str, Any]) -> "TrainConfig":
-        """Read what `to_json` wrote.
-
-        Raises:
-            RetracError: fields that this version does not know, or values that make no sense.
-        """
-        with _reading():
-            values, data = _with_data(content)
-            model = ModelConfig(**values.pop("model"))
-            objective = ObjectiveConfig(**values.pop("objective"))
-            optimisation = OptimizerConfig(**values.pop("optimisation"))
-            own = _paths(values, "pretrained")
-            return TrainConfig(data, model, objective, optimisation, **own)
-
 
 @dataclass(frozen=True)
-class AdoptConfig:
+class AdoptConfig(Plain):
     """A model that is trained already, and what is known of how."""
 
     pipeline: Path
@@ -221,7 +200,7 @@ class AdoptConfig:
     """Of the ledger: decides every event."""
 
     def __post_init__(self) -> None:
-        _refuse_unknown_choices(self)
+        refuse_unknown_choices(self)
         if self.events < 1 or not 0 <= self.seed < 2**63:
             raise RetracError(
                 f"--events must be at least 1 and --seed from 0 to 2^63 - 1, not {self.events} and "
@@ -256,26 +235,9 @@ class AdoptConfig:
             data=self.data.located(),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        content: dict[str, Any] = _plain(asdict(self))
-        return content
-
-    @staticmethod
-    def from_json(content: dict[str, Any]) -> "AdoptConfig":
-        """Read what `to_json` wrote.
-
-        Raises:
-            RetracError: fields that this version does not know, or values that make no sense.
-        """
-        with _reading():
-            values, data = _with_data(content)
-            weights = tuple(Path(folder) for folder in values.pop("weights"))
-            return AdoptConfig(data=data, weights=weights, **_paths(values, "pipeline"))
-
 
 @dataclass(frozen=True)
-class ImportConfig:
+class ImportConfig(Plain):
     """What the checkpoint files of the published code do not say."""
 
     data: DatasetConfig = field(default_factory=DatasetConfig)
@@ -293,7 +255,7 @@ class ImportConfig:
     """Of fresh events."""
 
     def __post_init__(self) -> None:
-        _refuse_unknown_choices(self)
+        refuse_unknown_choices(self)
         if self.timesteps < 1 or not 0 <= self.seed < 2**63:
             raise RetracError(
                 f"--timesteps must be at least 1 and --seed from 0 to 2^63 - 1, not "
@@ -303,56 +265,3 @@ class ImportConfig:
     def located(self) -> "ImportConfig":
         """The same by absolute paths, to be found from another working directory."""
         return replace(self, data=self.data.located())
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        content: dict[str, Any] = _plain(asdict(self))
-        return content
-
-    @staticmethod
-    def from_json(content: dict[str, Any]) -> "ImportConfig":
-        """Read what `to_json` wrote.
-
-        Raises:
-            RetracError: fields that this version does not know, or values that make no sense.
-        """
-        with _reading():
-            values, data = _with_data(content)
-            return ImportConfig(data, **values)
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RetracError(f"the run's configuration cannot be read ({error})") from error
-
-
-def _with_data(content: dict[str, Any]) -> tuple[dict[str, Any], DatasetConfig]:
-    values = {name: _tuples(value) for name, value in content.items()}
-    return values, DatasetConfig(**_paths(values.pop("data"), "dataset_path"))
-
-
-def _refuse_unknown_choices(part: Any) -> None:
-    for name, hint in get_type_hints(type(part)).items():
-        if get_origin(hint) is Literal and getattr(part, name) not in get_args(hint):
-            raise unknown(f"--{name.replace('_', '-')}", str(getattr(part, name)), get_args(hint))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _tuples(inner) for name, inner in value.items()}
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _paths(values: dict[str, Any], name: str) -> dict[str, Any]:
-    return {**values, name: Path(values[name])} if values.get(name) else values

@@ -1,6 +1,6 @@
 """What a model that was trained elsewhere owes to which image, for every family that is known.
 
-    python examples/any_model.py out "Stable Diffusion 3"
+    python examples/any_model.py out/any "Stable Diffusion 3"
 
 In place of a downloaded model it takes a tiny one of that family, with random weights, and
 scikit-learn's digits. With your own, the two steps below are `retrac adopt` and

@@ -1,6 +1,6 @@
 """Your own training loop, with events that can be replayed.
 
-    python examples/own_loop.py out
+    python examples/own_loop.py out/own
 
 A loop as in diffusers' train_unconditional.py, on scikit-learn's digits and a tiny network. Three
 lines are for retrac, marked with #: the ledger decides timesteps and noise, and an index tells
@@ -9,6 +9,7 @@ and scores replay what training did, exactly.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import retrac
 
-EPOCHS, EVERY, SEED = 6, 2, 0
+EPOCHS, EVERY, BATCH, SEED = 6, 2, 32, 0
 
 
-def train(folder: Path, images: torch.Tensor) -> bool:
-    """Train on images `[N, 1, 8, 8]` in [-1, 1]; saves a checkpoint after every second epoch.
-
-    Tells whether this is the first of several processes, which goes on alone.
-    """
-    accelerator = Accelerator()
+def train(accelerator: Accelerator, folder: Path, images: torch.Tensor) -> None:
+    """Train on images `[N, 1, 8, 8]` in [-1, 1]; saves a checkpoint after every second epoch."""
+    if (processes := accelerator.num_processes) > 1 and len(images) % (BATCH * processes):
+        sys.exit(  # accelerate would show some samples twice, to make batches even
+            f"with {processes} processes, --samples must be a multiple of {BATCH * processes}"
+        )
     torch.manual_seed(SEED)
     model = UNet2DModel(
         sample_size=8,
@@ -43,7 +44,7 @@ def train(folder: Path, images: torch.Tensor) -> bool:
     scheduler = DDPMScheduler(num_train_timesteps=1000)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     dataset = TensorDataset(torch.arange(len(images)), images)
-    loader = DataLoader(dataset, batch_size=32, shuffle=True)
+    loader = DataLoader(dataset, batch_size=BATCH, shuffle=True)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     ledger = retrac.Ledger(SEED, len(images))  #
     for epoch in range(EPOCHS):
@@ -58,7 +59,6 @@ def train(folder: Path, images: torch.Tensor) -> bool:
         if (epoch + 1) % EVERY == 0 and accelerator.is_main_process:
             network = accelerator.unwrap_model(model)
             DDPMPipeline(network, scheduler).save_pretrained(folder / f"checkpoint-{epoch + 1}")
-    return bool(accelerator.is_main_process)
 
 
 def main() -> None:
@@ -70,10 +70,12 @@ def main() -> None:
     digits = load_digits()
     pixels = (digits.images[: given.samples, None] * 255 / 16).round().astype(np.uint8)
     given.output.mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator()
+    train(accelerator, given.output, torch.from_numpy(pixels).float() / 127.5 - 1)
+    if not accelerator.is_main_process:
+        return  # another process goes on
     data = given.output / "digits.npz"
     np.savez(data, images=pixels, labels=digits.target[: given.samples].astype(str))
-    if not train(given.output, torch.from_numpy(pixels).float() / 127.5 - 1):
-        return  # another process goes on
 
     after = range(EVERY, EPOCHS + 1, EVERY)
     config = retrac.AdoptConfig(

@@ -1,6 +1,6 @@
 """A LoRA of a text-to-image model, trained in your own loop, and what it owes to which image.
 
-    python examples/text_to_image_lora.py out
+    python examples/text_to_image_lora.py out/lora
 
 A loop as in diffusers' train_text_to_image_lora.py, on scikit-learn's digits with captions, and a
 tiny Stable Diffusion with random weights in place of a downloaded one. Lines for retrac are marked
@@ -10,6 +10,7 @@ script saves them. Afterwards the LoRA is adopted, and scores replay what traini
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import retrac
 
-EPOCHS, EVERY, SEED, RESOLUTION = 6, 3, 0, 16
+EPOCHS, EVERY, BATCH, SEED, RESOLUTION = 6, 3, 16, 0, 16
+ADAPTED = ["to_k", "to_q", "to_v", "to_out.0"]
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
@@ -40,18 +42,14 @@ def write_images(folder: Path, count: int) -> None:
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
-def train(base: Path, data: Path, output: Path) -> bool:
-    """Train a LoRA on a folder of images with captions; saves it after every third epoch.
-
-    Tells whether this is the first of several processes, which goes on alone.
-    """
-    accelerator = Accelerator()
+def train(accelerator: Accelerator, base: Path, data: Path, output: Path) -> None:
+    """Train a LoRA on a folder of images with captions; saves it after every third epoch."""
     torch.manual_seed(SEED)
     pipeline = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
     unet, vae, text_encoder = pipeline.unet, pipeline.vae, pipeline.text_encoder
     for part in (unet, vae, text_encoder):
         part.requires_grad_(False)
-    unet.add_adapter(LoraConfig(r=4, target_modules=["to_k", "to_q", "to_v", "to_out.0"]))
+    unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=ADAPTED))
     lora = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(lora, lr=1e-2)
     scheduler = DDPMScheduler.from_pretrained(base, subfolder="scheduler")
@@ -62,8 +60,12 @@ def train(base: Path, data: Path, output: Path) -> bool:
     tokens = pipeline.tokenizer(
         [row["text"] for row in rows], padding="max_length", truncation=True, return_tensors="pt"
     ).input_ids
+    if (processes := accelerator.num_processes) > 1 and len(rows) % (BATCH * processes):
+        sys.exit(  # accelerate would show some samples twice, to make batches even
+            f"with {processes} processes, --samples must be a multiple of {BATCH * processes}"
+        )
     dataset = TensorDataset(torch.arange(len(rows)), pixels, tokens)
-    loader = DataLoader(dataset, batch_size=16, shuffle=True)
+    loader = DataLoader(dataset, batch_size=BATCH, shuffle=True)
     unet, optimizer, loader = accelerator.prepare(unet, optimizer, loader)
     ledger = retrac.Ledger(SEED, len(rows), scheduler.config.num_train_timesteps)  #
     for epoch in range(EPOCHS):
@@ -85,7 +87,6 @@ def train(base: Path, data: Path, output: Path) -> bool:
             layers = get_peft_model_state_dict(accelerator.unwrap_model(unet))
             folder = output / f"checkpoint-{epoch + 1}"
             StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers)
-    return bool(accelerator.is_main_process)
 
 
 def main() -> None:
@@ -95,9 +96,13 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=64)
     given = parser.parse_args()
     base, data = given.output / "base", given.output / "images"
-    write_images(data, given.samples)
-    tiny_models.save("Stable Diffusion", base)
-    if not train(base, data, given.output):
+    accelerator = Accelerator()
+    if accelerator.is_main_process:
+        write_images(data, given.samples)
+        tiny_models.save("Stable Diffusion", base)
+    accelerator.wait_for_everyone()
+    train(accelerator, base, data, given.output)
+    if not accelerator.is_main_process:
         return  # another process goes on
 
     after = range(EVERY, EPOCHS + 1, EVERY)

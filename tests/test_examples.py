@@ -1,6 +1,8 @@
 """The examples run, and what they claim is so."""
 
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import tiny_models
 import torch
 
 import retrac
+from processes import LAUNCH
 from retrac.training.visits import REPLAYED
 
+LAUNCHED = Path(__file__).with_name("launched_example.py")
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -52,6 +56,24 @@ def test_a_lora_s_own_loop_is_replayed(tmp_path: Path, monkeypatch: pytest.Monke
         return found
 
     monkeypatch.setattr(retrac.Ledger, "posterior", noted)
+    batches: list[tuple[int, list[int], float]] = []
+    asked: list[tuple[int, list[int]]] = []
+    distance, events = torch.nn.functional.mse_loss, retrac.Ledger.events
+
+    def noted_events(
+        self: retrac.Ledger, epoch: int, indices: torch.Tensor, shape: tuple[int, ...]
+    ):
+        if isinstance(indices, torch.Tensor):
+            asked.append((epoch, indices.tolist()))
+        return events(self, epoch, indices, shape)
+
+    def noted_loss(one: torch.Tensor, other: torch.Tensor):
+        found = distance(one, other)
+        batches.append((*asked[-1], found.item()))
+        return found
+
+    monkeypatch.setattr(retrac.Ledger, "events", noted_events)
+    monkeypatch.setattr(torch.nn.functional, "mse_loss", noted_loss)
     run_example(monkeypatch, "text_to_image_lora.py", tmp_path, "--samples", "20")
     run = retrac.Run.open(tmp_path / "run")
     assert [checkpoint.epoch for checkpoint in run.checkpoints] == [3, 6]
@@ -68,6 +90,41 @@ def test_a_lora_s_own_loop_is_replayed(tmp_path: Path, monkeypatch: pytest.Monke
     torch.testing.assert_close(shown.seen.clean, latents)
     page = (tmp_path / "report.html").read_text()
     assert "Nobody recorded" not in page and "three" in page
+    # The first batch after a checkpoint met its weights.
+    epoch, indices, loss = next(batch for batch in batches if batch[0] == 3)
+    network = run.checkpoints[0].load(run.shape)
+    with torch.no_grad():
+        replayed = run.objective.losses(network, *run.shown(epoch, np.array(indices)))
+    assert float(replayed.mean()) == pytest.approx(loss, rel=1e-4)
+
+
+def test_two_processes_ask_for_each_event_once(tmp_path: Path) -> None:
+    launched = subprocess.run(
+        [*LAUNCH, str(LAUNCHED), tmp_path, "--samples", "64"],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert launched.returncode == 0, launched.stderr
+    asked = [np.load(tmp_path / f"asked-{rank}.npz") for rank in range(2)]
+    run = retrac.Run.open(tmp_path / "run")
+    for epoch in range(6):
+        indices, timesteps = (
+            np.concatenate([each[name][each["epoch"] == epoch] for each in asked])
+            for name in ("index", "timestep")
+        )
+        assert sorted(indices) == list(range(64))
+        assert (run.shown(epoch, indices).timesteps.numpy() == timesteps).all()
+    assert all(len(each["index"]) == 6 * 32 for each in asked)
+
+
+def test_processes_that_would_share_samples_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("accelerate.Accelerator.num_processes", 2)
+    with pytest.raises(SystemExit, match="must be a multiple of 64"):
+        run_example(monkeypatch, "own_loop.py", tmp_path, "--samples", "40")
 
 
 @pytest.mark.parametrize("family", tiny_models.PIPELINES)

@@ -22,7 +22,9 @@ def adopted(tmp_path: Path, retrac: Command) -> Path:
         *("--events", 6, "--output", tmp_path / "run"),
     )
     assert told.code == 0, told.err
-    assert "UNet2DModel, --checkpoints 6, 24 samples; events: sampled" in told.out
+    for line in ("network: UNet2DModel", "samples: 24", "--checkpoints 6"):
+        assert f"  {line}\n" in told.out
+    assert "it is told: classes: 0 = 0, 1 = 1" in told.out and "events: sampled" in told.out
     return tmp_path / "run"
 
 

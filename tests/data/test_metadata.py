@@ -32,6 +32,12 @@ def test_jsonl(folder: Path) -> None:
     assert labels(folder) == ("one", "two, b")
 
 
+def test_an_empty_caption_is_one(folder: Path) -> None:
+    rows = ({"file_name": "b.png", "text": None}, {"file_name": "a/c.png", "text": "x"})
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert set(labels(folder)) == {"", "x"}
+
+
 def test_csv_with_another_column(folder: Path) -> None:
     (folder / "metadata.csv").write_text('file_name,caption\nb.png,"two, b"\na/c.png,one\n')
     assert labels(folder) == ("one", "two, b")
@@ -49,6 +55,7 @@ def test_without_any_folders_are_labels(folder: Path) -> None:
         ('{"text": "x"}', "must have in every row"),
         ('{"file_name": ', "may be damaged"),
         ("[1]", "may be damaged"),
+        ('{"file_name": "b.png", "text": ["x", "y"]}', "one text for each image, not"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(folder: Path, text: str, told: str) -> None:

@@ -156,7 +156,7 @@ def test_tiny_imagenet_folder_with_words_for_labels(tmp_path: Path) -> None:
     (tmp_path / "val/val_annotations.txt").write_text("val_0.png\tn02\t0\t0\t9\t9\n")
     train = open_named("tiny-imagenet", tmp_path)
     assert train.ids == ("train/n01/images/n01_0.png", "train/n02/images/n02_0.png")
-    assert train.labels == ("goldfish, Carassius auratus", "tailed frog")
+    assert train.labels == ("goldfish, Carassius auratus", "tailed frog") == train.classes
     assert (train.images == pixels[:2]).all()
     assert open_named("tiny-imagenet", tmp_path, split="valid").labels == ("tailed frog",)
     assert open_named("tiny-imagenet", tmp_path, split="test").labels is None

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler
 
 from retrac.diffusion.config import ObjectiveConfig
 from retrac.diffusion.model import build_unet
+from retrac.diffusion.samplers import Diffusing
 from retrac.diffusion.sampling import BATCH, Making, sample
 from retrac.diffusion.schedule import make_scheduler
 from tiny import TINY
@@ -56,6 +57,16 @@ def test_it_is_ddim_as_diffusers_has_it() -> None:
             image = sampler.step(MODEL(image, timestep).sample, timestep, image).prev_sample
     expected = ((image + 1) * 127.5).clamp(0, 255).numpy()
     assert abs(made([2], "v")[0].astype(float) - expected[0]).max() <= 0.51
+
+
+@pytest.mark.parametrize("schedule", ["sigmoid", "laplace", "scaled_linear"])
+def test_schedules_that_ddim_does_not_know_are_sampled_too(schedule: str) -> None:
+    scheduler = DDPMScheduler(50, beta_schedule=schedule)
+    sampler = Diffusing(scheduler, 5, 0.0, torch.device("cpu"))
+    clean, noise = torch.rand(1, 3, 8, 8) * 2 - 1, torch.randn(1, 3, 8, 8)
+    place = int(sampler.timesteps[0])
+    noisy = scheduler.add_noise(clean, noise, torch.tensor([place]))
+    torch.testing.assert_close(sampler.step(noise, 0, noisy, None).clean, clean, atol=1e-3, rtol=0)
 
 
 def test_no_images_and_as_many_steps_as_timesteps() -> None:

@@ -14,12 +14,14 @@ from safetensors.torch import load_file, save_file
 from families import latent_pipeline, pipeline
 from plain_loop import assert_close, expected_scores
 from retrac.data.config import DatasetConfig
+from retrac.data.images import to_pil
 from retrac.diffusion.model import load_network
 from retrac.errors import RetracError
 from retrac.influence.attribute import attribute
 from retrac.influence.config import PlanConfig
 from retrac.influence.queries import open_queries
 from retrac.training.adopted import AdoptedRun, adopt
+from retrac.training.conditioning import numbered
 from retrac.training.config import AdoptConfig
 from retrac.training.run import Run
 from retrac.training.trained import TrainedRun
@@ -162,6 +164,21 @@ def test_a_schedule_that_changes_is_noticed_and_damage_is_named(tmp_path: Path) 
             Run.open(run.path)
 
 
+def test_an_encoder_that_does_not_tell_its_scale_has_the_usual_one(tmp_path: Path) -> None:
+    """As those of Stable Diffusion 1, which are older than that setting."""
+    model = latent_pipeline(tmp_path / "model")
+    config = model / "vae" / "config.json"
+    told = json.loads(config.read_text())
+    assert told.pop("scaling_factor") != 0.18215 and told.pop("shift_factor")
+    config.write_text(json.dumps(told))
+    run = adopt(AdoptConfig(model, replace(DIGITS, resolution=16)), tmp_path / "run")
+    encoder = load_network(model / "vae", "AutoencoderKL")
+    images = run.dataset.tensors([0, 1])
+    with torch.no_grad():
+        expected = encoder.encode(images).latent_dist.mean * 0.18215
+    torch.testing.assert_close(run.source.of(images), expected)
+
+
 def test_classes_can_be_named_in_the_order_of_the_network(tmp_path: Path) -> None:
     model = pipeline(tmp_path / "model", classes=12)
     names = tuple(str(number) for number in (*range(9, -1, -1), 10, 11))
@@ -186,6 +203,57 @@ def test_classes_are_those_that_the_pipeline_names(tmp_path: Path) -> None:
     (model / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(RetracError, match="the names of classes of"):
         _ = run.checkpoints
+
+
+def test_classes_are_numbered_as_their_dataset_does(tmp_path: Path) -> None:
+    """As `datasets` and torchvision number folders: by name, so that "10" is before "2"."""
+    for label in range(12):
+        (tmp_path / "images" / str(label)).mkdir(parents=True)
+        image = np.full((1, 8, 8), label, np.uint8)
+        to_pil(image).save(tmp_path / "images" / str(label) / "one.png")
+    model = pipeline(tmp_path / "model", classes=12)
+    run = adopt(AdoptConfig(model, DatasetConfig(str(tmp_path / "images"))), tmp_path / "run")
+    told = run.shown(0, np.arange(12)).seen.conditions["class_labels"].tolist()
+    assert told == [sorted(map(str, range(12))).index(label) for label in run.labels]
+    assert str(run.facts["it is told"]).startswith("classes: 0 = 0, 1 = 1, 10 = 2, 11 = 3, 2 = 4")
+
+
+def test_classes_that_samples_have_are_numbered_in_the_order_of_all() -> None:
+    def numbers(labels: list[str], in_order: list[str] | None, count: int) -> Any:
+        return numbered("m", labels, (), {}, in_order, count, None).numbers
+
+    every = ["trouser", "top", "pullover"]
+    assert numbers(["top", "trouser"], every, 3) == {"trouser": 0, "top": 1, "pullover": 2}
+    assert numbers(["top", "pullover"], every, 2) == {"top": 0, "pullover": 1}
+    assert numbers(["top", "pullover"], None, 2) == {"pullover": 0, "top": 1}
+    with pytest.raises(RetracError, match="has 2 classes, but there are 1 labels"):
+        numbers(["top"], ["top", "top"], 2)
+
+
+def test_images_that_differ_in_size_become_what_the_model_was_made_for(tmp_path: Path) -> None:
+    for side in (20, 24):
+        to_pil(np.zeros((1, side, side), np.uint8)).save(tmp_path / f"{side}.png")
+    model = pipeline(tmp_path / "model")
+    run = adopt(AdoptConfig(str(model), DatasetConfig(str(tmp_path))), tmp_path / "run")
+    assert run.shape == (1, 8, 8) and run.config.data.resolution == 8
+    network = model / "unet" / "config.json"
+    network.write_text(network.read_text().replace('"sample_size": 8', '"sample_size": null'))
+    with pytest.raises(RetracError, match="differ in size"):
+        adopt(AdoptConfig(model, DatasetConfig(str(tmp_path))), tmp_path / "other")
+
+
+def test_losses_of_predicted_samples_can_count_by_signal_and_noise(tmp_path: Path) -> None:
+    """As train_unconditional.py has it: α² / σ² of the scheduler, times the squared error."""
+    model = pipeline(tmp_path / "model", prediction_type="sample")
+    plain, weighted = (
+        adopt(AdoptConfig(model, DIGITS, weighting=weighting), tmp_path / weighting)
+        for weighting in ("none", "snr")
+    )
+    network, shown = plain.checkpoints[0].load(plain.shape), plain.shown(0, np.arange(24))
+    kept = plain.pipeline.scheduler.alphas_cumprod[shown.timesteps]
+    with torch.no_grad():
+        losses, found = (run.objective.losses(network, *shown) for run in (plain, weighted))
+    torch.testing.assert_close(found, losses * kept / (1 - kept), rtol=1e-4, atol=0)
 
 
 def test_an_image_without_a_class_is_refused(conditional: AdoptedRun, tmp_path: Path) -> None:
@@ -245,7 +313,7 @@ def test_what_cannot_be_adopted_is_refused(tmp_path: Path) -> None:
     config.write_text(text.replace("UNet2DModel", "UNet2DConditionModel"))
     assert "DDPMPipeline with a UNet2DConditionModel, which is not known" in refused(model)
     config.write_text(text.replace("UNet2DModel", "Elsewhere"))
-    assert "with a Elsewhere, which is not known here" in refused(model)
+    assert "of no class of diffusers here: Elsewhere" in refused(model)
     config.write_text(text)
     assert "--classes: the model" in refused(model, classes=("0", "1"))
     assert "no class that stands for none" in refused(model, drop=0.1)
@@ -263,7 +331,11 @@ def test_what_cannot_be_adopted_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RetracError, match="names a label twice"):
         AdoptConfig(model, DIGITS, classes=("0", "0"))
     flow = pipeline(tmp_path / "flow", scheduler=FlowMatchEulerDiscreteScheduler(50))
-    assert "is of flow matching" in refused(flow, weighting="min-snr")
+    for weighting in ("snr", "min-snr"):
+        assert "is of flow matching" in refused(flow, weighting=weighting)
+    with pytest.raises(RetracError, match=r"2 pixels for one latent.* divide 17x17"):
+        odd = AdoptConfig(latent_pipeline(tmp_path / "odd"), replace(DIGITS, resolution=17))
+        adopt(odd, tmp_path / "run")
     with pytest.raises(RetracError, match="must rise from at least 1"):
         AdoptConfig(model, DIGITS, (model, model), epochs=(2, 2))
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_density_for_timestep_sampling
 from safetensors.torch import load_file, save_file
 
@@ -299,6 +300,10 @@ def test_a_flow_s_own_loop_sees_what_is_replayed(tmp_path: Path) -> None:
         noisy, process.noised(shown.seen.clean, shown.noise, shown.timesteps)
     )
     assert torch.equal(told, process.told[shown.timesteps])
+    with pytest.raises(RetracError, match="unknown density 'logit_normal': did you mean 'logit-"):
+        flow_moments(run.pipeline.scheduler, timesteps, "logit_normal")
+    with pytest.raises(RetracError, match="DDPMScheduler is of no flow"):
+        flow_moments(DDPMScheduler(50), timesteps)
     scheduler = run.pipeline.scheduler
     theirs = dict(zip(scheduler.timesteps.tolist(), scheduler.sigmas, strict=True))
     assert [float(theirs[each]) for each in told.tolist()] == sigmas.tolist()

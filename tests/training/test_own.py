@@ -1,5 +1,6 @@
 """Any module, with any loss per sample, asked like any run."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,29 @@ def test_events_count_by_the_learning_rate_at_which_they_came(own: OwnRun, tmp_p
     )
     counts = replayed.visit_weights([0, 1, 2, 4])
     assert counts.tolist() == [[0.5] * 12, [0.5] * 12, [2] * 12, [2] * 12]
+
+
+def test_parameters_that_are_left_frozen_do_not_count(own: OwnRun, tmp_path: Path) -> None:
+    def load_frozen(path: Path) -> nn.Module:
+        network = load(path)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name.startswith("outer"))
+        return network
+
+    options = given(tmp_path, events=3, load=load_frozen, version="frozen")
+    frozen = adopt_module(tmp_path / "frozen", **options)
+    found = attribute(frozen, "train:2", plan=PLAN)
+    expected = attribute(own, "train:2", plan=PLAN, parameters="^outer")
+    assert_close(found.contributions.values, expected.contributions.values)
+    assert not np.allclose(found.scores, attribute(own, "train:2", plan=PLAN).scores)
+    everything = attribute(frozen, "train:2", plan=PLAN, parameters="all").scores
+    assert_close(everything.values, attribute(own, "train:2", plan=PLAN).scores.values)
+
+
+def test_regions_are_refused(own: OwnRun) -> None:
+    queries = replace(retrac.open_queries(own, "train:1"), masks=np.ones((1, 8, 8), bool))
+    with pytest.raises(RetracError, match="leave out the mask"):
+        attribute(own, queries, plan=PLAN)
 
 
 def test_events_of_a_ledger_are_replayed(tmp_path: Path) -> None:

@@ -3,22 +3,14 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from processes import LAUNCH
 from retrac.training.loop import train
 from tiny import TINY, table, tiny, weights
-
-LAUNCH = (
-    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
-    *("--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no"),
-    *("--dynamo_backend", "no"),
-)
-"""accelerate's `--cpu` starts one process only: several on the CPU take its launcher for several
-GPUs, with ACCELERATE_USE_CPU=true."""
 
 
 def test_two_processes_reach_the_weights_of_one(tmp_path: Path) -> None:

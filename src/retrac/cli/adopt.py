@@ -7,6 +7,9 @@ import tyro
 
 from retrac.training.config import AdoptConfig
 
+TOLD = ("network", "samples", "image", "the network sees", "it is told", "loss", "events")
+"""Of the run's facts, those that show a mistake."""
+
 
 @dataclass(frozen=True)
 class Adopt:
@@ -27,10 +30,11 @@ class Adopt:
         from retrac.training.adopted import adopt
 
         run = adopt(self.config, self.output)
-        print(
-            f"{run.path}: {run.pipeline.family}, "
-            f"--checkpoints {' '.join(str(point.epoch) for point in run.checkpoints)}, "
-            f"{run.size} samples; events: {run.facts['events']}"
-        )
+        print(f"{run.path}:")
+        for name in TOLD:
+            print(f"  {name}: {run.facts[name]}")
+        print(f"  --checkpoints {' '.join(str(point.epoch) for point in run.checkpoints)}")
+        if run.objective.process.prediction == "x0" and run.config.weighting == "none":
+            print("diffusers' train_unconditional.py trains such a model with --weighting snr")
         if not run.config.epochs:
             print("a single event says little of a sample: attribute with --replay 8 or more")

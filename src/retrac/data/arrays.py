@@ -36,10 +36,13 @@ def npz(path: Path) -> Samples:
         )
     images = _channels_first(arrays["images"], path)
     ids = _strings(arrays, "ids", len(images), path)
+    labels = _strings(arrays, "labels", len(images), path)
+    numbered = labels and arrays["labels"].dtype.kind in "iu"
     return from_arrays(
         images,
         ids or [f"{path.stem}/{index}" for index in range(len(images))],
-        _strings(arrays, "labels", len(images), path),
+        labels,
+        [str(number) for number in np.unique(arrays["labels"])] if numbered else None,
     )
 
 

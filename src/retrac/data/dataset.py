@@ -23,6 +23,7 @@ class ImageDataset:
         images: uint8 `[N, C, H, W]`, C is 1 (greyscale) or 3 (RGB).
         ids: One stable, unique id per sample.
         labels: One human-readable label per sample, or None.
+        classes: All labels in the order in which the source numbers them, where it does.
 
     Raises:
         RetracError: no samples, wrong shape or type, ids that repeat, or lengths that differ.
@@ -32,6 +33,7 @@ class ImageDataset:
     images: NDArray[np.uint8]
     ids: tuple[str, ...]
     labels: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         images, count = self.images, len(self.images)
@@ -80,6 +82,7 @@ class ImageDataset:
             self.images[chosen],
             tuple(self.ids[index] for index in chosen),
             self.labels and tuple(self.labels[index] for index in chosen),
+            self.classes,
         )
 
     @cached_property

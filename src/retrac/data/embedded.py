@@ -17,7 +17,8 @@ def digits(resolution: int) -> Samples:
     bunch = load_digits()
     ids = [f"digits/{index:04d}" for index in range(len(bunch.images))]
     labels = [str(digit) for digit in bunch.target]
-    return from_arrays(_enlarge(bunch.images, resolution), ids, labels)
+    classes = [str(digit) for digit in range(10)]
+    return from_arrays(_enlarge(bunch.images, resolution), ids, labels, classes)
 
 
 def photos_zeros(resolution: int) -> Samples:

@@ -40,8 +40,11 @@ def image_folder(folder: Path, root: Path | None = None) -> Samples:
             raise RetracError(f"{folder / missing[0]} has no caption among those beside it")
         return _files(files, root, [told[name] for name in names])
     parents = [path.relative_to(folder).parts[:-1] for path in files]
+    if not any(parents):
+        return _files(files, root, None)
     labels = [parts[0] if parts else "unlabelled" for parts in parents]
-    return _files(files, root, labels if any(parents) else None)
+    # As `datasets` and torchvision number folders: by name, in which "10" is before "2".
+    return replace(_files(files, root, labels), classes=tuple(sorted({*labels})))
 
 
 def split_folder(path: Path, split: str) -> Samples:
@@ -70,8 +73,12 @@ def tiny_imagenet(path: Path, split: str) -> Samples:
     if annotations := _table(path / folder / "val_annotations.txt"):
         classes = tuple(annotations.get(Path(name).name, "unlabelled") for name in samples.ids)
     words = _table(path / "words.txt")
-    labels = classes and tuple(words.get(label, label) for label in classes)
-    return replace(samples, labels=labels)
+    if classes is None:
+        return replace(samples, labels=None, classes=None)
+    labels, in_order = (
+        tuple(words.get(name, name) for name in names) for names in (classes, sorted({*classes}))
+    )
+    return replace(samples, labels=labels, classes=in_order)
 
 
 def celeba(folder: Path, split: str) -> Samples:

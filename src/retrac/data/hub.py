@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from retrac.data.config import DatasetConfig
+from retrac.data.metadata import one_text
 from retrac.data.samples import Samples
 from retrac.errors import RetracError, first_line
 
@@ -114,17 +115,25 @@ def table(dataset: Any, config: DatasetConfig, label: str | None, where: str) ->
     rows = dataset.select_columns([image]).cast_column(image, datasets.Image(decode=False))
     return Samples(
         tuple(f"{config.split}/{row}" for row in range(len(dataset))),
-        None if label is None else _labels(features[label], dataset[label]),
+        None
+        if label is None
+        else _labels(features[label], dataset[label], f"{where} column {label!r}"),
         lambda index: _open(rows[index][image]),
         where=where,
+        classes=None if label is None else _classes(features[label]),
     )
 
 
-def _labels(kind: Any, values: Sequence[Any]) -> tuple[str, ...]:
-    names = getattr(kind, "names", None)
+def _labels(kind: Any, values: Sequence[Any], where: str) -> tuple[str, ...]:
+    names = _classes(kind)
     if names is None:
-        return tuple(str(value) for value in values)
+        return tuple(one_text(value, where) for value in values)
     return tuple("unlabelled" if value in (None, -1) else names[value] for value in values)
+
+
+def _classes(kind: Any) -> tuple[str, ...] | None:
+    names = getattr(kind, "names", None)
+    return None if names is None else tuple(names)
 
 
 def _holds_images(kind: Any) -> bool:

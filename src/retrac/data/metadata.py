@@ -31,7 +31,22 @@ def captions(folder: Path) -> Mapping[str, str] | None:
         raise RetracError(
             f"{file} must have in every row a file_name and one of {', '.join(COLUMNS)}"
         )
-    return {str(row["file_name"]): str(row[column]) for row in rows}
+    return {str(row["file_name"]): one_text(row[column], str(file)) for row in rows}
+
+
+def one_text(value: Any, where: str) -> str:
+    """A label or caption as a text; empty where there is none.
+
+    Args:
+        value: of a cell.
+        where: it stands, for errors.
+
+    Raises:
+        RetracError: it is a list: which of them was an image's is not known.
+    """
+    if isinstance(value, list | tuple | dict):
+        raise RetracError(f"{where} must hold one text for each image, not {value!r}")
+    return "" if value is None else str(value)
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:

@@ -14,14 +14,23 @@ from retrac.errors import RetracError, unknown
 HUB_PREFIX = "hf:"
 
 
-def open_dataset(config: DatasetConfig) -> ImageDataset:
+DEFAULT_RESOLUTION = 32
+
+
+def open_dataset(
+    config: DatasetConfig, default_resolution: int | None = DEFAULT_RESOLUTION
+) -> ImageDataset:
     """Open and decode the samples that `config` asks for.
 
     A named dataset goes before a folder of the same name (`./digits` is the folder).
 
+    Args:
+        config: which they are.
+        default_resolution: where it gives none, and images differ in size or are not square.
+
     Raises:
         RetracError: an unknown name, a path that is not there, a source that cannot be read, a
-            broken image (named), or an option that does not fit the source.
+            broken image (named), an option that does not fit the source, or no resolution.
     """
     for option, value in (("resolution", config.resolution), ("limit", config.limit)):
         if value is not None and value < 1:
@@ -34,10 +43,16 @@ def open_dataset(config: DatasetConfig) -> ImageDataset:
         samples = _limited(record.load(config, resolution), config)
     else:
         samples = _limited(_unnamed(config), config)
-        resolution, channels = survey(samples)
-        resolution = config.resolution or resolution
+        own, channels = survey(samples)
+        found = config.resolution or own or default_resolution
+        if found is None:
+            raise RetracError(
+                f"the images of {config.dataset} differ in size, or are not square: give "
+                "--resolution"
+            )
+        resolution = found
     images = decode(samples, resolution, channels)
-    return ImageDataset(config.dataset, images, samples.ids, samples.labels)
+    return ImageDataset(config.dataset, images, samples.ids, samples.labels, samples.classes)
 
 
 def _unnamed(config: DatasetConfig) -> Samples:

@@ -10,8 +10,6 @@ from PIL import Image
 from retrac.data.images import Pixels, from_pil, is_grey, reading, to_pil
 from retrac.progress import progress
 
-DEFAULT_RESOLUTION = 32
-
 
 @dataclass(frozen=True, eq=False)
 class Samples:
@@ -23,6 +21,7 @@ class Samples:
         image: Opens the image at an index; PIL may decode it later.
         in_memory: Decoding is quick, so no bar is shown.
         where: The place to name beside an id in an error.
+        classes: All labels in the order in which the source numbers them; None where it has none.
     """
 
     ids: tuple[str, ...]
@@ -30,6 +29,7 @@ class Samples:
     image: Callable[[int], Image.Image]
     in_memory: bool = False
     where: str = ""
+    classes: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -54,7 +54,7 @@ class Samples:
     def renamed(self, prefix: str, label: str) -> "Samples":
         """Return the same samples with prefixed ids and one label for all."""
         ids = tuple(f"{prefix}{name}" for name in self.ids)
-        return replace(self, ids=ids, labels=(label,) * len(self))
+        return replace(self, ids=ids, labels=(label,) * len(self), classes=None)
 
     @contextmanager
     def opened(self, index: int) -> Iterator[Image.Image]:
@@ -64,7 +64,10 @@ class Samples:
 
 
 def from_arrays(
-    images: Sequence[Pixels] | Pixels, ids: Sequence[str], labels: Sequence[str] | None
+    images: Sequence[Pixels] | Pixels,
+    ids: Sequence[str],
+    labels: Sequence[str] | None,
+    classes: Sequence[str] | None = None,
 ) -> Samples:
     """Wrap decoded images, each uint8 `[C, H, W]`."""
     return Samples(
@@ -72,6 +75,7 @@ def from_arrays(
         None if labels is None else tuple(labels),
         lambda index: to_pil(images[index]),
         in_memory=True,
+        classes=None if classes is None else tuple(classes),
     )
 
 
@@ -87,10 +91,10 @@ def concatenate(first: Samples, second: Samples) -> Samples:
     )
 
 
-def survey(samples: Samples) -> tuple[int, int]:
+def survey(samples: Samples) -> tuple[int | None, int]:
     """Return the (resolution, channels) that the images' headers ask for.
 
-    The resolution is their own if all are one square size, else 32. RGB unless all are grey.
+    The resolution is their own if all are one square size, else None. RGB unless all are grey.
     """
     sizes, grey = set(), True
     with _bar("looking at images", samples) as advance:
@@ -100,7 +104,7 @@ def survey(samples: Samples) -> tuple[int, int]:
                 grey = grey and is_grey(image)
             advance()
     width, height = sizes.pop() if len(sizes) == 1 else (0, 1)
-    return (width if width == height else DEFAULT_RESOLUTION), (1 if grey else 3)
+    return (width if width == height else None), (1 if grey else 3)
 
 
 def decode(samples: Samples, resolution: int, channels: int) -> Pixels:

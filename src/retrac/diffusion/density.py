@@ -8,6 +8,7 @@ from diffusers import SchedulerMixin
 from torch import Tensor
 
 from retrac.diffusion.schedule import process_of
+from retrac.errors import RetracError, unknown
 
 MODE = 1.29
 """Scale s of "mode", as diffusers' training scripts have it."""
@@ -37,7 +38,13 @@ deviation 1)."""
 
 
 def drawn_as(density: str, timesteps: int) -> Tensor:
-    """The timesteps `[T]` int64, rising, that stand for T equally likely draws."""
+    """The timesteps `[T]` int64, rising, that stand for T equally likely draws.
+
+    Raises:
+        RetracError: an unknown density.
+    """
+    if density not in DENSITIES:
+        raise unknown("density", density, DENSITIES)
     shares = (torch.arange(timesteps, dtype=torch.float64) + 0.5) / timesteps
     return (DENSITIES[density](shares) * timesteps).long().clamp(0, timesteps - 1)
 
@@ -55,8 +62,13 @@ def flow_moments(
     Returns:
         σ `[B]`, and what the network is told `[B]`, in thousandths as of `scheduler.timesteps`:
         a sample is seen as `(1 - σ) x + σ ε`.
+
+    Raises:
+        RetracError: an unknown density, or a scheduler of something else.
     """
     process = process_of(scheduler)
+    if process.prediction != "velocity":
+        raise RetracError(f"{type(scheduler).__name__} is of no flow, but of a diffusion")
     places = drawn_as(density, process.timesteps)[timesteps.cpu()]
     found = process.spread[places], process.told[places]
     return found[0].to(timesteps.device), found[1].to(timesteps.device)

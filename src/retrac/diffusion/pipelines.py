@@ -1,7 +1,8 @@
 """Folders of trained models in diffusers' layouts: whole pipelines, and what training scripts save
 on the way."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import diffusers
 import torch
 from diffusers import SchedulerMixin
 
+from retrac.diffusion.configs import read_config
 from retrac.diffusion.libraries import quiet, require
 from retrac.diffusion.lora import LORA, adapted, refuse_foreign
 from retrac.diffusion.model import load_network
@@ -19,6 +21,7 @@ from retrac.errors import RetracError, first_line
 from retrac.files import read_json
 from retrac.fingerprints import digest, fingerprint
 
+SCHEDULER = "scheduler_config.json"
 NETWORKS = ("unet", "transformer")
 ENCODERS = ("vae", "vqvae")
 ONE = ("text_encoder", "tokenizer")
@@ -32,6 +35,8 @@ PARTS: dict[str, tuple[tuple[str, str], tuple[str, ...]]] = {
     "FluxPipeline": (("transformer", "FluxTransformer2DModel"), TWO),
 }
 """Of each class that is told texts: the network, and the parts without which it embeds none."""
+UNSAID = {"FluxTransformer2DModel": 128}
+"""Sides of latents of families that do not say them, as their pipelines have them."""
 TEXT_PARTS = ("text_encoder", "tokenizer")
 """What the names of the parts begin with that embed texts."""
 
@@ -45,7 +50,7 @@ class Pipeline:
         kind: its class.
         part: the name of its network's subfolder.
         family: the network's class.
-        config: its configuration.
+        config: the network's configuration.
     """
 
     path: Path
@@ -70,7 +75,7 @@ class Pipeline:
         part = next((name for name in NETWORKS if name in index), None)
         if part is None:
             raise RetracError(f"{path} has no network: neither {' nor '.join(NETWORKS)}")
-        config = read_json(path / part / "config.json")
+        config = read_config(_inner(path, part))
         kind, family = str(index.get("_class_name")), str(config.get("_class_name"))
         if family not in UNTOLD and kind not in EMBEDDINGS:
             raise RetracError(
@@ -94,14 +99,19 @@ class Pipeline:
         Raises:
             RetracError: absent, or of no class of diffusers.
         """
-        folder = self.path / "scheduler"
-        name = str(read_json(folder / "scheduler_config.json").get("_class_name"))
+        folder = _inner(self.path, "scheduler")
+        name = str(read_json(folder / SCHEDULER).get("_class_name"))
         kind = getattr(diffusers, name, None)
         if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
             raise RetracError(f"{folder} names no scheduler of diffusers: {name}")
-        found: SchedulerMixin = getattr(diffusers, name).from_pretrained(
-            folder, local_files_only=True
-        )
+        try:
+            found: SchedulerMixin = getattr(diffusers, name).from_pretrained(
+                folder, local_files_only=True
+            )
+        except Exception as error:  # each of diffusers' schedulers has its own
+            raise RetracError(
+                f"the scheduler in {folder} cannot be made ({first_line(error)})"
+            ) from error
         return found
 
     @property
@@ -118,14 +128,16 @@ class Pipeline:
 
     @property
     def class_numbers(self) -> dict[str, int]:
-        """The number of each class by all of its names, where the pipeline says them, as that of
-        DiT does: `{"281": "tabby, tabby cat"}`."""
+        """The number of each class by those names that no other class has, where the pipeline says
+        them, as that of DiT does: `{"281": "tabby, tabby cat"}`."""
         named = read_json(self.path / "model_index.json").get("id2label") or {}
-        return {
-            name.strip(): int(number)
+        all_names = [
+            (name.strip(), int(number))
             for number, names in named.items()
             for name in str(names).split(",")
-        }
+        ]
+        times = Counter(name for name, _ in all_names)
+        return {name: number for name, number in all_names if times[name] == 1}
 
     @property
     def encoder(self) -> Path | None:
@@ -138,8 +150,8 @@ class Pipeline:
         name = next((name for name in ENCODERS if name in index), None)
         if name is None:
             return None
-        config = read_json(self.path / name / "config.json")
-        kind = config.get("_class_name")
+        config = read_config(self.path / name)
+        kind = config["_class_name"]
         if config.get("latents_mean") is not None or config.get("latents_std") is not None:
             raise RetracError(
                 f"the encoder of {self.path} shifts each channel by its own latents_mean and "
@@ -150,6 +162,18 @@ class Pipeline:
                 f"images of {self.path} are encoded by {kind}: only AutoencoderKL is known"
             )
         return self.path / name
+
+    @property
+    def factor(self) -> int:
+        """Pixels to a number of what the network sees, along each side."""
+        folder = self.encoder
+        return 1 if folder is None else factor_of(read_config(folder))
+
+    @property
+    def resolution(self) -> int | None:
+        """Height and width of the images that it was made for; None where it does not say."""
+        size = UNSAID.get(self.family, self.config.get("sample_size"))
+        return size * self.factor if isinstance(size, int) else None
 
     @property
     def text_parts(self) -> list[Path]:
@@ -249,8 +273,7 @@ class Pipeline:
         return load_network(inner, self.family, weights_in(inner).variant)
 
     def _network_in(self, folder: Path) -> Path:
-        inner = folder / self.part
-        return inner if inner.is_dir() else folder
+        return _inner(folder, self.part)
 
     def refuse_other(self, folder: Path) -> None:
         """Refuse weights that are not of this network.
@@ -263,7 +286,7 @@ class Pipeline:
             return
         inner = self._network_in(folder)
         weights_in(inner)
-        if _settings(read_json(inner / "config.json")) != _settings(self.config):
+        if _settings(read_config(inner)) != _settings(self.config):
             raise RetracError(
                 f"the weights in {folder} are of another network than that of {self.path}: their "
                 "config.json differ"
@@ -274,17 +297,28 @@ class Pipeline:
         """Of all that decides losses beside the network's weights."""
         found = {
             "network's configuration": _settings(self.config),
-            "scheduler": _settings(read_json(self.path / "scheduler" / "scheduler_config.json")),
+            "scheduler": _settings(read_config(_inner(self.path, "scheduler"), SCHEDULER)),
         }
         if (folder := self.encoder) is not None:
             found["encoder"] = fingerprint(*weights_in(folder).files)
-            found["encoder's configuration"] = _settings(read_json(folder / "config.json"))
+            found["encoder's configuration"] = _settings(read_config(folder))
         if numbers := self.class_numbers:
             found["names of classes"] = digest(sorted(numbers.items()))
         if self.told_text:
             files = (file for folder in self.text_parts for file in sorted(folder.glob("*.*")))
             found["text encoders and tokenizers"] = fingerprint(*files)
         return found
+
+
+def factor_of(encoder: Mapping[str, Any]) -> int:
+    """Pixels to a latent along each side, by an encoder's configuration."""
+    return int(2 ** (len(encoder["block_out_channels"]) - 1))
+
+
+def _inner(folder: Path, part: str) -> Path:
+    """Where a part lies: in the subfolder of its name, or, in old pipelines, beside the index."""
+    inner = folder / part
+    return inner if inner.is_dir() else folder
 
 
 def _refuse_unlike(path: Path, kind: str, part: str, family: str, index: dict[str, Any]) -> None:
@@ -302,6 +336,4 @@ def _refuse_unlike(path: Path, kind: str, part: str, family: str, index: dict[st
 
 
 def _settings(config: dict[str, Any]) -> str:
-    """A fingerprint of a configuration, but for where it was saved, and by which version."""
-    told = {name: value for name, value in config.items() if not name.startswith("_")}
-    return digest([config.get("_class_name"), told])
+    return digest(sorted(config.items()))

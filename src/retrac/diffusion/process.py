@@ -83,6 +83,11 @@ class Process:
         return _mixed(self.of_clean, clean, self.of_noise, noise, timesteps)
 
 
+def snr(process: Process) -> Tensor:
+    """Weights `[T]` of squared signal to noise, which make a loss on x0 one on ε."""
+    return process.ratio
+
+
 def min_snr(process: Process, most: float = 5.0) -> Tensor:
     """Weights `[T]` that do not let easy timesteps dominate (Hang et al. 2023, section 3.4).
 

@@ -56,8 +56,14 @@ class Diffusing:
     def __init__(
         self, scheduler: SchedulerMixin, steps: int, eta: float, device: torch.device
     ) -> None:
-        config = {"clip_sample": False, **scheduler.config}  # which some schedulers do not know
-        self._sampler = DDIMScheduler.from_config(config, timestep_spacing="trailing")
+        told = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
+        config = {"clip_sample": False, **told}  # which some schedulers do not know
+        self._sampler = DDIMScheduler.from_config(
+            config,
+            timestep_spacing="trailing",
+            trained_betas=scheduler.betas.tolist(),  # DDIM does not know every schedule
+            rescale_betas_zero_snr=False,  # they are
+        )
         self._sampler.set_timesteps(steps, device=device)
         self._eta = eta
         self.timesteps: Tensor = self._sampler.timesteps

@@ -40,7 +40,7 @@ def attribute(
     methods: Sequence[str] = ("tracin", "retrac"),
     *,
     checkpoints: Sequence[int] = (),
-    replay: str = "last",
+    replay: str | int = "last",
     replay_back: int = 0,
     parameters: str = TRAINED,
     plan: PlanConfig | None = None,
@@ -78,7 +78,7 @@ def attribute(
     config = AttributeConfig(
         tuple(methods),
         tuple(checkpoints),
-        replay,
+        str(replay),
         parameters,
         plan or PlanConfig(),
         compute or ComputeConfig(),

@@ -2,7 +2,7 @@
 replayed, or in one whose events nobody knows, and some are sampled."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,19 @@ from torch import nn
 from retrac.data.config import DatasetConfig
 from retrac.data.open import open_dataset
 from retrac.diffusion.calls import Conditions, call_of
+from retrac.diffusion.configs import read_config
 from retrac.diffusion.density import drawn_as
 from retrac.diffusion.lora import LORA_PARAMETERS
 from retrac.diffusion.loss import DISTANCES, Objective
 from retrac.diffusion.model import load_network
 from retrac.diffusion.pipelines import Pipeline
-from retrac.diffusion.process import Process, cosine_map, inverse_square, min_snr
+from retrac.diffusion.process import Process, cosine_map, inverse_square, min_snr, snr
 from retrac.diffusion.sampling import BATCH, Making
 from retrac.diffusion.schedule import process_of
 from retrac.diffusion.shown import Seen, Shown
 from retrac.diffusion.texts import TOKENS
 from retrac.diffusion.weights import weights_in
 from retrac.errors import RetracError
-from retrac.files import read_json
 from retrac.fingerprints import digest
 from retrac.training.adopting import fingerprints, refuse_changed, refuse_unfit
 from retrac.training.conditioning import LABEL, Captions, Conditioning, Untold, numbered
@@ -41,6 +41,7 @@ ADOPTED_PARTS = ("weights", "parts", "labels", "dataset", "ledger")
 """What the record has that tells a model, its data and its events from others."""
 WEIGHTS: Mapping[str, Callable[[Process], torch.Tensor] | None] = {
     "none": None,
+    "snr": snr,
     "min-snr": min_snr,
     "inverse-square": inverse_square,
     "cosine-map": cosine_map,
@@ -59,8 +60,9 @@ def adopt(config: AdoptConfig, output: str | Path) -> "AdoptedRun":
             another run in `output`.
     """
     path, config = Path(output), config.located()
-    dataset = open_dataset(config.data)
     pipeline = Pipeline.open(config.pipeline)
+    dataset = open_dataset(config.data, pipeline.resolution)
+    config = replace(config, data=replace(config.data, resolution=dataset.shape[1]))
     timesteps = process_of(pipeline.scheduler).timesteps
     ledger = Ledger(config.seed, len(dataset), timesteps)
     weights = config.weights or (config.pipeline,)
@@ -128,7 +130,8 @@ class AdoptedRun(Run):
         if self.pipeline.told_text and self.dataset.labels is None and LABEL in self.config.caption:
             raise RetracError(
                 f"the model in {self.config.pipeline} is told texts, and {self.dataset.name!r} has "
-                "none: give the same to all samples by --caption"
+                "none: give the same to all samples by --caption, or the column of a hub dataset "
+                "by --label-column"
             )
         _ = self.conditioning
 
@@ -206,7 +209,7 @@ class AdoptedRun(Run):
         folder = self.pipeline.encoder
         if folder is None:
             return Pixels(self.dataset)
-        config, variant = read_json(folder / "config.json"), weights_in(folder).variant
+        config, variant = read_config(folder), weights_in(folder).variant
         return Latents(self.dataset, lambda: load_network(folder, "AutoencoderKL", variant), config)
 
     @cached_property
@@ -224,6 +227,7 @@ class AdoptedRun(Run):
                 labels,
                 config.classes,
                 pipeline.class_numbers,
+                self.dataset.classes,
                 pipeline.classes,
                 pipeline.no_class,
             )
@@ -242,6 +246,8 @@ class AdoptedRun(Run):
         return {
             "pipeline": self.config.pipeline.name,
             "network": self.pipeline.family,
+            "the network sees": "×".join(map(str, self.source.shape)),
+            "it is told": self.conditioning.told,
             "events": self.visits.told,
             "checkpoints": len(self.record["weights"]),
             "epochs trained": self.visits.ends[-1],

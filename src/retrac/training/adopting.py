@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from retrac.data.dataset import ImageDataset
+from retrac.diffusion.configs import read_config
 from retrac.diffusion.pipelines import Pipeline
 from retrac.diffusion.schedule import process_of
 from retrac.errors import RetracError
-from retrac.files import read_json
 from retrac.fingerprints import digest, fingerprint
 from retrac.training.config import AdoptConfig
 
 FIXED = ("UNet2DModel", "DiTTransformer2DModel")
 """Families that see images of one size; others see any that their levels and patches divide."""
-OF_FLOWS = ("inverse-square", "cosine-map")
+OF_FLOWS, OF_DIFFUSIONS = ("inverse-square", "cosine-map"), ("snr", "min-snr")
 """Weightings."""
 
 
@@ -46,8 +46,10 @@ def refuse_unfit(
     flow = process_of(pipeline.scheduler).prediction == "velocity"
     if config.weighting in OF_FLOWS and not flow:
         raise RetracError(f"--weighting {config.weighting} is of flow matching, but {model} is not")
-    if config.weighting == "min-snr" and flow:
-        raise RetracError(f"--weighting min-snr is of diffusion, but {model} is of flow matching")
+    if config.weighting in OF_DIFFUSIONS and flow:
+        raise RetracError(
+            f"--weighting {config.weighting} is of diffusion, but {model} is of flow matching"
+        )
     if config.preconditioned and not flow:
         raise RetracError(f"--preconditioned is of flow matching, but {model} is not")
     if config.density != "uniform" and not flow:
@@ -83,7 +85,7 @@ def fingerprints(
     return {
         "weights": [fingerprint(*pipeline.weights(folder)) for folder in folders],
         "parts": _parts(pipeline, folders),
-        "labels": digest(list(dataset.labels or ())),
+        "labels": digest([list(dataset.labels or ()), list(dataset.classes or ())]),
     }
 
 
@@ -140,9 +142,14 @@ def _refuse_images(
     seen: tuple[int, int, int],
 ) -> None:
     network, folder, model = pipeline.config, pipeline.encoder, f"the model in {config.pipeline}"
-    of_images = network if folder is None else read_json(folder / "config.json")
+    of_images = network if folder is None else read_config(folder)
     if (channels := of_images.get("in_channels")) != images[0]:
         raise RetracError(f"{model} is for {channels} channels, but the images have {images[0]}")
+    if any(side % pipeline.factor for side in images[1:]):
+        raise RetracError(
+            f"{model} takes {pipeline.factor} pixels for one latent, which does not divide "
+            f"{images[1]}x{images[2]}: give another --resolution"
+        )
     packed = pipeline.family == "FluxTransformer2DModel"
     channels = int(network.get("in_channels", 0)) // (4 if packed else 1)
     if pipeline.family in FIXED:

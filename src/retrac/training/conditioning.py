@@ -16,6 +16,8 @@ from retrac.training.kept import Kept
 
 CHUNK = 16
 """Texts that are embedded together."""
+MANY = 10
+"""Classes that are shown to a reader."""
 LABEL = "{label}"
 """Stands for a sample's label in a template of captions."""
 
@@ -47,6 +49,11 @@ class Conditioning(Protocol):
         """Those that generated images get, one after the other."""
         ...
 
+    @property
+    def told(self) -> str:
+        """What a reader wants to know of it."""
+        ...
+
 
 @dataclass(frozen=True)
 class Untold:
@@ -55,6 +62,7 @@ class Untold:
     dropped: None = None
     nothing: None = None
     labels: Sequence[str] = ("",)
+    told: str = "nothing"
 
     def of(self, labels: Sequence[str]) -> Conditions:
         """Nothing."""
@@ -101,12 +109,19 @@ class Classes:
         """The same."""
         return self.nothing
 
+    @property
+    def told(self) -> str:
+        """Which number the first labels have."""
+        some = [f"{name} = {self.numbers[name]}" for name in self.labels[:MANY]]
+        return f"classes: {', '.join(some)}{', …' if len(self.labels) > MANY else ''}"
+
 
 def numbered(
     model: str,
     labels: Sequence[str],
     given: Sequence[str],
     known: Mapping[str, int],
+    in_order: Sequence[str] | None,
     count: int,
     no_class: int | None,
 ) -> Classes:
@@ -117,8 +132,9 @@ def numbered(
         labels: of all samples.
         given: the labels in the order of their classes.
         known: the number of each class by its names, which count where nothing is given and they
-            have all labels. Else labels are in alphabetical order, as `datasets` numbers folders
-            of images, or in that of numbers.
+            have all labels.
+        in_order: labels as their dataset numbers them, which counts next; else they are in
+            alphabetical order, or in that of numbers.
         count: of classes that the network tells apart.
         no_class: as `Classes` has it.
 
@@ -129,17 +145,23 @@ def numbered(
     if known and not given and found <= known.keys():
         classes = Classes(model, known, no_class, sorted(found, key=lambda name: known[name]))
     else:
-        in_order = sorted(found, key=int if all(name.isdecimal() for name in found) else str)
-        names = given or in_order
-        if len(names) != count:
+        names = given or _in_order(found, in_order, count)
+        if len(names) != count or len({*names}) < count:
             raise RetracError(
-                f"the model in {model} has {count} classes, but there are {len(names)} labels: "
+                f"the model in {model} has {count} classes, but there are {len({*names})} labels: "
                 "give the label of each by --classes, in order"
             )
         numbers = {name: place for place, name in enumerate(names)}
         classes = Classes(model, numbers, no_class, names)
     classes.of(labels)
     return classes
+
+
+def _in_order(found: set[str], known: Sequence[str] | None, count: int) -> Sequence[str]:
+    """Labels as their dataset numbers them: all that it knows, or those that its samples have."""
+    if known is None or not found <= {*known}:
+        return sorted(found, key=int if all(name.isdecimal() for name in found) else str)
+    return known if len(known) == count else [name for name in known if name in found]
 
 
 class Captions:
@@ -175,6 +197,11 @@ class Captions:
         self.device = choose_device()
         self._kept: Kept[tuple[str, bool]] = Kept(self._embedded, CHUNK)
         self.labels = tuple(dict.fromkeys(labels))
+
+    @property
+    def told(self) -> str:
+        """An example."""
+        return f"captions such as {self._caption(self.labels[0])!r}"
 
     def of(self, labels: Sequence[str]) -> Conditions:
         """Embedded texts.

@@ -162,8 +162,9 @@ class AdoptConfig(Plain):
     own."""
     loss: Literal["mse", "l1"] = "mse"
     """Distance between prediction and target that it was trained with."""
-    weighting: Literal["none", "min-snr", "inverse-square", "cosine-map"] = "none"
-    """How losses counted by timestep. Of a diffusion: min-snr, with a γ of 5. Of a flow:
+    weighting: Literal["none", "snr", "min-snr", "inverse-square", "cosine-map"] = "none"
+    """How losses counted by timestep. Of a diffusion: min-snr, with a γ of 5, or snr, with which
+    diffusers' train_unconditional.py trains models that predict samples. Of a flow:
     inverse-square, 1/σ², which diffusers calls sigma_sqrt, or cosine-map, its cosmap."""
     density: Literal["uniform", "logit-normal", "mode"] = "uniform"
     """How training drew timesteps of a flow, with the usual settings of each: diffusers' scripts
@@ -177,7 +178,8 @@ class AdoptConfig(Plain):
     """How often training dropped the class or the caption, such as 0.1."""
     classes: tuple[str, ...] = ()
     """Of a class-conditional model: the labels by class number. Default: as the
-    pipeline names its classes, else in alphabetical order, or that of numbers."""
+    pipeline names its classes, else as the dataset numbers them (folders by name, as `datasets` and
+    torchvision do), else in alphabetical order, or that of numbers."""
     caption: str = "{label}"
     """Of a model that is told texts: the caption of a sample, with {label} for its label, such as
     "a photo of a {label}"; or the same for all."""
@@ -230,8 +232,8 @@ class AdoptConfig(Plain):
         """The same by absolute paths, to be found from another working directory."""
         return replace(
             self,
-            pipeline=self.pipeline.expanduser().resolve(),
-            weights=tuple(folder.expanduser().resolve() for folder in self.weights),
+            pipeline=Path(self.pipeline).expanduser().resolve(),
+            weights=tuple(Path(folder).expanduser().resolve() for folder in self.weights),
             data=self.data.located(),
         )
 

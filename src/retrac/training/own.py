@@ -1,8 +1,10 @@
 """Any module of yours, with any loss per sample: two functions make it a run."""
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,8 @@ def adopt_module(
 
     Args:
         output: the run folder; one of the same settings is opened.
-        load: gives the network with the weights at a path.
+        load: gives the network with the weights at a path; parameters that it leaves trainable
+            are those that count, unless others are asked for.
         losses: `(network, seen, timesteps [B], noise [B, C, H, W]) -> [B]`, of B samples whose
             pixels `seen.clean [B, C, H, W]` are in [-1, 1].
         weights: files or folders with weights at several moments of the training, in order.
@@ -84,7 +87,7 @@ def adopt_module(
         "kind": OWN,
         "weights": [fingerprint(*_files(path)) for path in paths],
         "functions": digest([version, *(_source(each, version) for each in functions)]),
-        "labels": digest(list(dataset.labels or ())),
+        "labels": digest([list(dataset.labels or ()), list(dataset.classes or ())]),
         "visits": [list(visits.epochs), events, list(visits.rates), flip],
         **made_with(dataset, Ledger(seed, len(dataset), timesteps)),
     }
@@ -121,7 +124,15 @@ class OwnLoss:
     own: Losses
 
     def losses(self, model: Any, seen: Seen, timesteps: Tensor, noise: Tensor) -> Tensor:
-        """Losses `[B]`."""
+        """Losses `[B]`.
+
+        Raises:
+            RetracError: a region of the images is asked for, which your function would not know.
+        """
+        if seen.counted is not None:
+            raise RetracError(
+                "a module of your own has a loss of whole images: leave out the mask of queries"
+            )
         precision = precision_of(model, noise)
         return self.own(model, seen.at(precision), timesteps, noise.to(precision))
 
@@ -181,6 +192,19 @@ class OwnRun(Run):
             "checkpoints": len(self.folders),
             "timesteps": self.timesteps,
         }
+
+    @cached_property
+    def trained(self) -> str:
+        """The parameters that your function leaves trainable.
+
+        Raises:
+            RetracError: there are none.
+        """
+        parameters = dict(self.checkpoints[0].load(self.shape).named_parameters())
+        names = [name for name, parameter in parameters.items() if parameter.requires_grad]
+        if not names:
+            raise RetracError("`load` leaves no parameter trainable: score some by --parameters")
+        return ".*" if len(names) == len(parameters) else f"^({'|'.join(map(re.escape, names))})$"
 
     def shown(self, epoch: int, samples: np.ndarray) -> Shown:
         """What an event of each of some samples shows the network."""

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from retrac.data.dataset import ImageDataset
 from retrac.diffusion.device import choose_device
+from retrac.diffusion.pipelines import factor_of
 from retrac.training.inputs import mirror
 from retrac.training.kept import Kept
 from retrac.training.ledger import Ledger
 
 CHUNK = 16
-"""Images that are encoded together."""
-DECODED = 4
-"""Images that are decoded together, which takes more memory."""
+"""Images that are encoded together, at the most."""
+ENCODED, DECODED = 2**20, 2**18
+"""Pixels that are encoded or decoded together, unless one image has more; decoding takes more
+memory."""
 
 Shape = tuple[int, int, int]
 
@@ -74,7 +76,7 @@ class Latents:
     Args:
         dataset: the samples.
         load: gives the encoder.
-        config: its configuration.
+        config: its configuration, whole.
 
     Attributes:
         device: where to encode.
@@ -86,16 +88,16 @@ class Latents:
         self.dataset = dataset
         self._load = load
         self._config = config
-        self._scale = float(config.get("scaling_factor") or 1.0)
-        self._shift = float(config.get("shift_factor") or 0.0)
+        self._scale = float(config["scaling_factor"])
+        self._shift = float(config["shift_factor"] or 0.0)
         self.device = choose_device()
-        self._kept: Kept[tuple[int, bool]] = Kept(self._encoded, CHUNK)
+        self._kept: Kept[tuple[int, bool]] = Kept(self._encoded, self._together(ENCODED))
 
     @property
     def shape(self) -> Shape:
         """(C, H, W) of the latents."""
         _, height, width = self.dataset.shape
-        factor = 2 ** (len(self._config["block_out_channels"]) - 1)
+        factor = factor_of(self._config)
         return int(self._config["latent_channels"]), height // factor, width // factor
 
     def clean(self, ledger: Ledger, epoch: int, samples: np.ndarray, mirrored: Tensor) -> Tensor:
@@ -106,14 +108,19 @@ class Latents:
 
     def of(self, images: Tensor) -> Tensor:
         """The means."""
-        return torch.cat([self._posterior(some)[0] for some in images.split(CHUNK)])
+        parts = images.split(self._together(ENCODED))
+        return torch.cat([self._posterior(some)[0] for some in parts])
+
+    def _together(self, pixels: int) -> int:
+        _, height, width = self.dataset.shape
+        return max(1, min(CHUNK, pixels // (height * width)))
 
     @torch.no_grad()
     def decode(self, seen: Tensor) -> Tensor:
         """Images, by the decoder."""
         encoder = self._encoder.to(seen.device)
-        latents = seen / self._scale + self._shift
-        return torch.cat([encoder.decode(some).sample for some in latents.split(DECODED)])
+        parts = (seen / self._scale + self._shift).split(self._together(DECODED))
+        return torch.cat([encoder.decode(some).sample for some in parts])
 
     def _encoded(self, keys: list[tuple[int, bool]]) -> list[tuple[Tensor, ...]]:
         images = self.dataset.tensors([sample for sample, _ in keys])

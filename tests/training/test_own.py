@@ -115,6 +115,27 @@ def test_parameters_that_are_left_frozen_do_not_count(own: OwnRun, tmp_path: Pat
     assert_close(everything.values, attribute(own, "train:2", plan=PLAN).scores.values)
 
 
+def test_a_network_may_see_what_a_function_makes_of_images(tmp_path: Path) -> None:
+    def halved(images: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(images, 2).repeat(1, 4, 1, 1)  # 4 x 4 x 4 of 1 x 8 x 8
+
+    run = adopt_module(tmp_path / "run", **given(tmp_path, events=3, encode=halved, flip=True))
+    assert run.identity != adopt_module(tmp_path / "other", **given(tmp_path, flip=True)).identity
+    shown, every = run.shown(1, np.arange(12)), np.arange(12)
+    events = run.ledger.events(1, every, (4, 4, 4))
+    assert torch.equal(shown.noise, events.noise) and 0 < events.flips.sum() < 12
+    pixels = run.dataset.tensors(every)
+    expected = torch.where(events.flips.view(-1, 1, 1, 1), pixels.flip(-1), pixels)
+    assert torch.equal(shown.seen.clean, halved(expected))
+    queries = retrac.open_queries(run, "train:2")
+    found = attribute(run, queries, replay="all", plan=PLAN).contributions
+    for place, method in enumerate(("tracin", "retrac")):
+        assert_close(found.values[place], expected_scores(run, queries, PLAN, method))
+    flat = adopt_module(tmp_path / "flat", **given(tmp_path, encode=lambda images: images.mean(1)))
+    with pytest.raises(RetracError, match=r"must give \[B, C, H, W\]"):
+        _ = flat.source
+
+
 def test_regions_are_refused(own: OwnRun) -> None:
     queries = replace(retrac.open_queries(own, "train:1"), masks=np.ones((1, 8, 8), bool))
     with pytest.raises(RetracError, match="leave out the mask"):

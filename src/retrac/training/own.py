@@ -20,9 +20,9 @@ from retrac.diffusion.sampling import Making
 from retrac.diffusion.shown import Seen, Shown
 from retrac.errors import RetracError
 from retrac.fingerprints import digest, fingerprint
-from retrac.training.inputs import training_inputs
 from retrac.training.ledger import Ledger
 from retrac.training.run import Checkpoint, Run, made_with
+from retrac.training.sources import Encode, Encoded, Pixels, Source
 from retrac.training.visits import Visits
 
 OWN = "own"
@@ -46,6 +46,7 @@ def adopt_module(
     learning_rates: Sequence[float] = (),
     flip: bool = False,
     seed: int = 0,
+    encode: Encode | None = None,
     conditions: Callable[[Sequence[str]], Conditions] = lambda labels: {},
     version: str = "",
 ) -> "OwnRun":
@@ -67,6 +68,9 @@ def adopt_module(
             default.
         flip: whether training mirrored images where the ledger said so.
         seed: of the ledger.
+        encode: gives what the network sees of images `[B, C, H, W]` in [-1, 1], such as the means
+            of their latents, `[B, …]` of three axes more; `seen.clean` is that, then, and noise has
+            its shape. It is called without gradients, in a thread of its own.
         conditions: gives what else `losses` finds in `seen.conditions`, by name `[B, …]`, from
             B labels.
         version: a text of yours that changes when what these functions do changes. Their own
@@ -82,7 +86,8 @@ def adopt_module(
     if not 0 <= seed < 2**63:
         raise RetracError(f"the seed must be from 0 to 2^63 - 1, not {seed}")
     visits = Visits.of(epochs, events, learning_rates, len(paths))
-    dataset, functions = open_dataset(data), (load, losses, conditions)
+    dataset = open_dataset(data)
+    functions = [each for each in (load, losses, conditions, encode) if each is not None]
     record = {
         "kind": OWN,
         "weights": [fingerprint(*_files(path)) for path in paths],
@@ -100,6 +105,7 @@ def adopt_module(
         flip=flip,
         load=load,
         own_losses=losses,
+        own_encode=encode,
         own_conditions=conditions,
     )
     run.save()
@@ -147,6 +153,7 @@ class OwnRun(Run):
     flip: bool
     load: Load
     own_losses: Losses
+    own_encode: Encode | None
     own_conditions: Callable[[Sequence[str]], Conditions]
 
     @property
@@ -208,9 +215,21 @@ class OwnRun(Run):
 
     def shown(self, epoch: int, samples: np.ndarray) -> Shown:
         """What an event of each of some samples shows the network."""
-        found = training_inputs(self.dataset, self.ledger, epoch, samples, self.flip)
+        events = self.ledger.events(epoch, samples, self.source.shape)
+        clean = self.source.clean(self.ledger, epoch, samples, events.flips & self.flip)
         conditions = self.conditions([self.labels[index] for index in samples])
-        return found._replace(seen=found.seen._replace(conditions=conditions))
+        return Shown(Seen(clean, conditions), events.timesteps, events.noise)
+
+    def seen(self, images: np.ndarray, labels: Sequence[str]) -> Seen:
+        """Images as the network sees them."""
+        pixels = super().seen(images, labels)
+        return Seen(self.source.of(pixels.clean), pixels.conditions)
+
+    @cached_property
+    def source(self) -> Source:
+        """What the network sees of the samples."""
+        encode = self.own_encode
+        return Pixels(self.dataset) if encode is None else Encoded(self.dataset, encode)
 
     def visit_weights(self, epochs: Sequence[int]) -> np.ndarray:
         """What events count: those of all samples alike."""
@@ -228,7 +247,7 @@ class OwnRun(Run):
     @property
     def example(self) -> Seen:
         """A sample, for its size."""
-        return Seen(torch.zeros(1, *self.shape), self.conditions(self.labels[:1]))
+        return Seen(torch.zeros(1, *self.source.shape), self.conditions(self.labels[:1]))
 
 
 def _files(path: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from retrac.data.dataset import ImageDataset
 from retrac.diffusion.device import choose_device
 from retrac.diffusion.pipelines import factor_of
+from retrac.errors import RetracError
 from retrac.training.inputs import mirror
 from retrac.training.kept import Kept
 from retrac.training.ledger import Ledger
@@ -23,6 +24,7 @@ ENCODED, DECODED = 2**20, 2**18
 memory."""
 
 Shape = tuple[int, int, int]
+Encode = Callable[[Tensor], Tensor]
 
 
 class Source(Protocol):
@@ -68,6 +70,52 @@ class Pixels:
     def decode(self, seen: Tensor) -> Tensor:
         """The same."""
         return seen
+
+
+class Encoded:
+    """What a function of one's own makes of images.
+
+    Args:
+        dataset: the samples.
+        encode: of images `[B, C, H, W]` in [-1, 1].
+
+    Raises:
+        RetracError: it makes something else than `[B, C, H, W]`.
+    """
+
+    def __init__(self, dataset: ImageDataset, encode: Encode) -> None:
+        self.dataset = dataset
+        self._encode = encode
+        self._kept: Kept[tuple[int, bool]] = Kept(self._encoded, CHUNK)
+        [(first,)] = self._encoded([(0, False)])
+        if first.dim() != 3:
+            raise RetracError(
+                f"`encode` must give [B, C, H, W] of [B, C, H, W], not {[1, *first.shape]} of "
+                f"{[1, *dataset.shape]}"
+            )
+        channels, height, width = first.shape
+        self.shape: Shape = (channels, height, width)
+
+    def clean(self, ledger: Ledger, epoch: int, samples: np.ndarray, mirrored: Tensor) -> Tensor:
+        """What it makes of the samples, mirrored where training did."""
+        keys = zip(map(int, samples), mirrored.tolist(), strict=True)
+        return torch.stack([row for (row,) in self._kept[list(keys)]])
+
+    @torch.no_grad()
+    def of(self, images: Tensor) -> Tensor:
+        """What it makes of images."""
+        return torch.cat([self._encode(some).cpu() for some in images.split(CHUNK)])
+
+    def decode(self, seen: Tensor) -> Tensor:
+        """Not known.
+
+        Raises:
+            RetracError: always.
+        """
+        raise RetracError("how what a function of your own encodes is decoded is not known here")
+
+    def _encoded(self, keys: list[tuple[int, bool]]) -> list[tuple[Tensor, ...]]:
+        return [(row,) for row in self.of(_mirrored(self.dataset, keys))]
 
 
 class Latents:
@@ -123,9 +171,7 @@ class Latents:
         return torch.cat([encoder.decode(some).sample for some in parts])
 
     def _encoded(self, keys: list[tuple[int, bool]]) -> list[tuple[Tensor, ...]]:
-        images = self.dataset.tensors([sample for sample, _ in keys])
-        flips = torch.tensor([flip for _, flip in keys])
-        return list(zip(*self._posterior(mirror(images, flips)), strict=True))
+        return list(zip(*self._posterior(_mirrored(self.dataset, keys)), strict=True))
 
     @torch.no_grad()
     def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,3 +184,9 @@ class Latents:
     @cached_property
     def _encoder(self) -> Any:
         return self._load()
+
+
+def _mirrored(dataset: ImageDataset, keys: list[tuple[int, bool]]) -> Tensor:
+    """Samples, mirrored where it is said."""
+    images = dataset.tensors([sample for sample, _ in keys])
+    return mirror(images, torch.tensor([flip for _, flip in keys]))

@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,6 +136,65 @@ def test_every_family_has_an_example(
     assert "Nobody recorded" in (tmp_path / "report.html").read_text()
 
 
-def run_example(monkeypatch: pytest.MonkeyPatch, name: str, output: Path, *options: str) -> None:
+def test_a_module_of_one_s_own_is_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first batch after a checkpoint met its weights: what it lost there is replayed."""
+    asked: list[torch.Tensor] = []
+    lost: list[float] = []
+    events, backward = retrac.Ledger.events, torch.Tensor.backward
+
+    def noted(self: retrac.Ledger, epoch: int, indices: Any, shape: tuple[int, ...]) -> Any:
+        if isinstance(indices, torch.Tensor) and epoch == 4:
+            asked.append(indices)
+        return events(self, epoch, indices, shape)
+
+    def noted_loss(self: torch.Tensor) -> None:
+        if len(asked) == 1 and not lost:
+            lost.append(self.item())
+        backward(self)
+
+    monkeypatch.setattr(retrac.Ledger, "events", noted)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "backward", noted_loss)
+        patched.setattr(retrac, "attribute", lambda *_, **__: None)
+        patched.setattr(retrac, "write_report", lambda *_: None)
+        parts = run_example(monkeypatch, "own_module.py", tmp_path, "--samples", "48")
+    run = retrac.adopt_module(
+        tmp_path / "again",
+        load=parts["load"],
+        losses=parts["losses"],
+        weights=[tmp_path / "4.pt", tmp_path / "8.pt"],
+        epochs=(4, 8),
+        data=retrac.DatasetConfig(str(tmp_path / "digits.npz")),
+        timesteps=parts["STEPS"],
+    )
+    assert sorted(torch.cat(asked).tolist()) == list(range(48))
+    with torch.no_grad():
+        network = run.checkpoints[0].load(run.shape)
+        replayed = run.objective.losses(network, *run.shown(4, asked[0].numpy()))
+    assert float(replayed.mean()) == pytest.approx(lost[0], rel=1e-5)
+
+
+def test_the_own_module_s_example_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_example(monkeypatch, "own_module.py", tmp_path, "--samples", "48")
+    page = (tmp_path / "report.html").read_text()
+    assert "Nobody recorded" not in page and "training visited it" in page
+
+
+def test_the_published_code_s_files_are_asked_in_both_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_example(monkeypatch, "published_code.py", tmp_path, "--samples", "37")
+    assert len(list((tmp_path / "files").glob("ckpt_*_2.pth"))) == 4
+    assert "of 10 proponents under ReTrac" in capsys.readouterr().out
+    assert "Events were drawn anew" in (tmp_path / "fresh.html").read_text()
+    assert "Events were drawn anew" not in (tmp_path / "recorded.html").read_text()
+    run = retrac.Run.open(tmp_path / "recorded")
+    assert run.facts["samples without an event"] == 37 - 32
+
+
+def run_example(
+    monkeypatch: pytest.MonkeyPatch, name: str, output: Path, *options: str
+) -> dict[str, Any]:
+    """Run it as its command does; its names are given back."""
     monkeypatch.setattr(sys, "argv", [name, str(output), *options])
-    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    return runpy.run_path(str(EXAMPLES / name), run_name="__main__")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retrac.data.config import DatasetConfig
     from retrac.diffusion.density import flow_moments
+    from retrac.diffusion.shown import Seen
     from retrac.errors import RetracError
     from retrac.influence.asked import Queries
     from retrac.influence.attribute import attribute
@@ -44,6 +45,7 @@ _HOMES = {
     "Queries": "retrac.influence.asked",
     "RetracError": "retrac.errors",
     "Run": "retrac.training.run",
+    "Seen": "retrac.diffusion.shown",
     "TrainConfig": "retrac.training.config",
     "Until": "retrac.influence.until",
     "adopt": "retrac.training.adopted",
@@ -74,6 +76,7 @@ __all__ = [
     "QueryConfig",
     "RetracError",
     "Run",
+    "Seen",
     "TrainConfig",
     "Until",
     "adopt",

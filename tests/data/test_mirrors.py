@@ -107,6 +107,7 @@ def test_saved_to_disk(tmp_path: Path, several: bool) -> None:
     saved.save_to_disk(str(tmp_path / "saved"))
     cifar = open_named("cifar10", tmp_path / "saved")
     assert (cifar.images == IMAGES).all() and cifar.labels == WORDS
+    assert cifar.classes == tuple(NAMES)
     assert cifar.ids[0] == "train/0"
     if several:
         with pytest.raises(RetracError, match=r"no split 'valid' \(splits: test, train\)"):

@@ -83,6 +83,13 @@ def test_scores_are_those_of_the_plain_loop(own: OwnRun) -> None:
         assert_close(found.values[place], expected_scores(own, queries, PLAN, method))
 
 
+def test_replay_is_told_as_a_number_too(own: OwnRun) -> None:
+    one, other = (attribute(own, "train:1", replay=count, plan=PLAN) for count in (2, "2"))
+    assert np.array_equal(one.scores, other.scores)
+    with pytest.raises(RetracError, match="a number of epochs, not '0'"):
+        attribute(own, "train:1", replay=0, plan=PLAN)
+
+
 def test_events_count_by_the_learning_rate_at_which_they_came(own: OwnRun, tmp_path: Path) -> None:
     rated = adopt_module(tmp_path / "rated", **given(tmp_path, events=3, learning_rates=(0.5, 2)))
     assert rated.identity != own.identity

@@ -48,7 +48,7 @@ def train(accelerator: Accelerator, base: Path, data: Path, output: Path) -> Non
     pipeline = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
     unet, vae, text_encoder = pipeline.unet, pipeline.vae, pipeline.text_encoder
     for part in (unet, vae, text_encoder):
-        part.requires_grad_(False)
+        part.requires_grad_(False).to(accelerator.device)
     unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=ADAPTED))
     lora = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(lora, lr=1e-2)

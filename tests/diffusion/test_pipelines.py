@@ -10,7 +10,7 @@ import tiny_models
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from families import latent_pipeline, pipeline
-from retrac.diffusion.configs import read_config
+from retrac.diffusion.configs import read_config, unusual
 from retrac.diffusion.pipelines import Pipeline
 from retrac.errors import RetracError
 
@@ -28,6 +28,8 @@ def test_what_a_configuration_does_not_say_is_what_its_class_assumes(tmp_path: P
     found = read_config(tmp_path)
     assert found["scaling_factor"] == 0.18215 and found["shift_factor"] is None
     assert found["_class_name"] == "AutoencoderKL" and "_diffusers_version" not in found
+    assert "scaling_factor" not in unusual(found)
+    assert unusual({**found, "scaling_factor": 0.5, "in_channels": 3})["scaling_factor"] == 0.5
     change(tmp_path / "config.json", _class_name="Elsewhere")
     with pytest.raises(RetracError, match="of no class of diffusers here: Elsewhere"):
         read_config(tmp_path)
@@ -71,6 +73,16 @@ def test_the_resolution_that_a_model_was_made_for(
 ) -> None:
     tiny_models.save(family, tmp_path)
     assert Pipeline.open(tmp_path).resolution == resolution
+
+
+def test_transformers_of_old_dit_pipelines_go_by_their_new_name(tmp_path: Path) -> None:
+    folder = latent_pipeline(tmp_path)
+    before = Pipeline.open(folder)
+    config = folder / "transformer" / "config.json"
+    change(config, _class_name="Transformer2DModel", norm_type="ada_norm_zero")
+    opened = Pipeline.open(folder)
+    assert opened.family == "DiTTransformer2DModel" and opened.config == before.config
+    assert opened.load(folder).state_dict().keys() == before.load(folder).state_dict().keys()
 
 
 def test_names_that_two_classes_have_tell_none(tmp_path: Path) -> None:

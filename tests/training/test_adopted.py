@@ -226,6 +226,8 @@ def test_classes_that_samples_have_are_numbered_in_the_order_of_all() -> None:
     assert numbers(["top", "trouser"], every, 3) == {"trouser": 0, "top": 1, "pullover": 2}
     assert numbers(["top", "pullover"], every, 2) == {"top": 0, "pullover": 1}
     assert numbers(["top", "pullover"], None, 2) == {"pullover": 0, "top": 1}
+    with pytest.raises(RetracError, match="give the label of each by --classes"):
+        numbers(["top", "unlabelled"], every, 2)
     with pytest.raises(RetracError, match="has 2 classes, but there are 1 labels"):
         numbers(["top"], ["top", "top"], 2)
 

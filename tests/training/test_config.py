@@ -66,6 +66,7 @@ def test_settings_survive_json(config: TrainConfig) -> None:
         lambda told: told.pop("data"),
         lambda told: told.pop("model"),
         lambda told: told.update(colour="blue"),
+        lambda told: told.update(seed=[1]),
         lambda told: told["model"].update(width=3),
         lambda told: told.update(optimisation=[1, 2]),
         lambda told: told.update(epochs="many"),

@@ -127,7 +127,10 @@ def test_a_network_may_see_what_a_function_makes_of_images(tmp_path: Path) -> No
         return nn.functional.avg_pool2d(images, 2).repeat(1, 4, 1, 1)  # 4 x 4 x 4 of 1 x 8 x 8
 
     run = adopt_module(tmp_path / "run", **given(tmp_path, events=3, encode=halved, flip=True))
-    assert run.identity != adopt_module(tmp_path / "other", **given(tmp_path, flip=True)).identity
+    assert (
+        run.identity
+        != adopt_module(tmp_path / "other", **given(tmp_path, events=3, flip=True)).identity
+    )
     shown, every = run.shown(1, np.arange(12)), np.arange(12)
     events = run.ledger.events(1, every, (4, 4, 4))
     assert torch.equal(shown.noise, events.noise) and 0 < events.flips.sum() < 12
@@ -141,6 +144,20 @@ def test_a_network_may_see_what_a_function_makes_of_images(tmp_path: Path) -> No
     flat = adopt_module(tmp_path / "flat", **given(tmp_path, encode=lambda images: images.mean(1)))
     with pytest.raises(RetracError, match=r"must give \[B, C, H, W\]"):
         _ = flat.source
+
+
+def test_frozen_modules_are_scored_where_parameters_are_asked_for(
+    own: OwnRun, tmp_path: Path
+) -> None:
+    def load_frozen(path: Path) -> nn.Module:
+        return load(path).requires_grad_(False)
+
+    options = given(tmp_path, events=3, load=load_frozen, version="frozen")
+    frozen = adopt_module(tmp_path / "frozen", **options)
+    with pytest.raises(RetracError, match="leaves no parameter trainable"):
+        attribute(frozen, "train:1", plan=PLAN)
+    found = attribute(frozen, "train:1", plan=PLAN, parameters="all").scores
+    assert_close(found.values, attribute(own, "train:1", plan=PLAN).scores.values)
 
 
 def test_regions_are_refused(own: OwnRun) -> None:

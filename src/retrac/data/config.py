@@ -23,7 +23,8 @@ class DatasetConfig:
 
     resolution: int | None = None
     """Height and width in pixels; images are cropped to a centred square and resized. Default: the
-    dataset's own (32 where its images differ in size or are not square)."""
+    dataset's own; where its images differ in size or are not square, 32, or what an adopted model
+    was made for."""
 
     image_column: str | None = None
     """For hub datasets: the column with the images. Default: the only one that holds images."""

@@ -28,14 +28,35 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
         RetracError: it cannot be read, or is of no class of diffusers.
     """
     told = read_json(folder / name)
+    if told.get("_class_name") == "Transformer2DModel" and told.get("norm_type") == "ada_norm_zero":
+        told["_class_name"] = "DiTTransformer2DModel"  # as it was called then
     kind = getattr(diffusers, str(told.get("_class_name")), None)
     if not isinstance(kind, type):
         raise RetracError(
             f"{folder / name} is of no class of diffusers here: {told.get('_class_name')}"
         )
-    known = {
-        name: told.get(name, None if taken.default is Parameter.empty else taken.default)
+    assumed = _assumed(kind)
+    found = {name: told.get(name, value) for name, value in assumed.items()}
+    return {**found, "_class_name": told["_class_name"]}
+
+
+def unusual(config: dict[str, Any]) -> dict[str, Any]:
+    """What a configuration of `read_config` has that its class does not assume.
+
+    Classes that learn new settings, in a later version of diffusers, change nothing in it.
+    """
+    assumed = _assumed(getattr(diffusers, config["_class_name"]))
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in assumed or value != assumed[name]
+    }
+
+
+def _assumed(kind: type) -> dict[str, Any]:
+    defaults = {
+        name: None if taken.default is Parameter.empty else taken.default
         for name, taken in signature(kind).parameters.items()
     }
-    found: dict[str, Any] = json.loads(json.dumps(known, default=str))  # tuples are lists there
-    return {**found, "_class_name": told["_class_name"]}
+    found: dict[str, Any] = json.loads(json.dumps(defaults, default=str))  # tuples become lists
+    return found

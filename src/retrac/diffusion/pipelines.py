@@ -11,7 +11,7 @@ import diffusers
 import torch
 from diffusers import SchedulerMixin
 
-from retrac.diffusion.configs import read_config
+from retrac.diffusion.configs import read_config, unusual
 from retrac.diffusion.libraries import quiet, require
 from retrac.diffusion.lora import LORA, adapted, refuse_foreign
 from retrac.diffusion.model import load_network
@@ -173,7 +173,9 @@ class Pipeline:
     def resolution(self) -> int | None:
         """Height and width of the images that it was made for; None where it does not say."""
         size = UNSAID.get(self.family, self.config.get("sample_size"))
-        return size * self.factor if isinstance(size, int) else None
+        sides = {*size} if isinstance(size, list) else {size}
+        side = sides.pop() if len(sides) == 1 else None
+        return side * self.factor if isinstance(side, int) else None
 
     @property
     def text_parts(self) -> list[Path]:
@@ -336,4 +338,4 @@ def _refuse_unlike(path: Path, kind: str, part: str, family: str, index: dict[st
 
 
 def _settings(config: dict[str, Any]) -> str:
-    return digest(sorted(config.items()))
+    return digest(sorted(unusual(config).items()))

@@ -172,8 +172,9 @@ class Scorer:
 
 def pattern_of(run: Run, parameters: str) -> str:
     """The regular expression that `--parameters` stands for."""
-    named = {TRAINED: run.trained, "all": ".*", "lora": LORA_PARAMETERS}
-    return named.get(parameters, parameters)
+    if parameters == TRAINED:
+        return run.trained
+    return {"all": ".*", "lora": LORA_PARAMETERS}.get(parameters, parameters)
 
 
 def _unusual(config: AttributeConfig) -> dict[str, Any]:

@@ -159,7 +159,9 @@ def numbered(
 
 def _in_order(found: set[str], known: Sequence[str] | None, count: int) -> Sequence[str]:
     """Labels as their dataset numbers them: all that it knows, or those that its samples have."""
-    if known is None or not found <= {*known}:
+    if known is not None and not found <= {*known}:
+        return []  # an order that is not known whole tells nothing
+    if known is None:
         return sorted(found, key=int if all(name.isdecimal() for name in found) else str)
     return known if len(known) == count else [name for name in known if name in found]
 

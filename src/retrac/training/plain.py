@@ -2,9 +2,11 @@
 
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from retrac.errors import RetracError, unknown
+
+Config = TypeVar("Config", bound="Plain")
 
 
 @dataclass(frozen=True)
@@ -17,14 +19,14 @@ class Plain:
         return content
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Self:
+    def from_json(cls: type[Config], content: dict[str, Any]) -> Config:
         """Read what `to_json` wrote.
 
         Raises:
             RetracError: fields that this version does not know, or values that make no sense.
         """
         try:
-            found: Self = _from_plain(cls, content)
+            found: Config = _from_plain(cls, content)
         except (KeyError, TypeError, AttributeError) as error:
             raise RetracError(f"the run's configuration cannot be read ({error})") from error
         return found
@@ -57,5 +59,7 @@ def _from_plain(hint: Any, value: Any) -> Any:
             raise KeyError(*lost)
         return kind(**{name: _from_plain(hints[name], inner) for name, inner in value.items()})
     if isinstance(value, list):
+        if get_origin(hint) is not tuple:
+            raise TypeError(f"a list, {value}, where there is none")
         return tuple(_from_plain(get_args(hint)[0], inner) for inner in value)
     return Path(value) if value is not None and Path in (hint, *get_args(hint)) else value

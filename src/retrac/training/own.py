@@ -70,7 +70,7 @@ def adopt_module(
         seed: of the ledger.
         encode: gives what the network sees of images `[B, C, H, W]` in [-1, 1], such as the means
             of their latents, `[B, …]` of three axes more; `seen.clean` is that, then, and noise has
-            its shape. It is called without gradients, in a thread of its own.
+            its shape. It is called without gradients, of samples in another thread.
         conditions: gives what else `losses` finds in `seen.conditions`, by name `[B, …]`, from
             B labels.
         version: a text of yours that changes when what these functions do changes. Their own

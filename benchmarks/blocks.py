@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import retrac
+from retrac.attribution.plan import Plan
+from retrac.attribution.query_gradients import gradients_by_timestep
 from retrac.files import write_json
-from retrac.influence.plan import Plan
-from retrac.influence.query_gradients import gradients_by_timestep
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,13 @@ from rich.table import Table
 from scipy.stats import spearmanr
 from scipy.stats import t as student
 
+from retrac.attribution.asked import Queries
+from retrac.attribution.attribute import attribute
+from retrac.attribution.config import IndexConfig, PlanConfig
+from retrac.attribution.indexed import build_index
+from retrac.attribution.queries import open_queries
+from retrac.attribution.uncertainty import CERTAIN, Uncertainty, in_first
 from retrac.files import write_json
-from retrac.influence.asked import Queries
-from retrac.influence.attribute import attribute
-from retrac.influence.config import IndexConfig, PlanConfig
-from retrac.influence.indexed import build_index
-from retrac.influence.queries import open_queries
-from retrac.influence.uncertainty import CERTAIN, Uncertainty, in_first
 from retrac.training.run import Run
 
 LEVEL = 0.9

@@ -13,14 +13,14 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
+from retrac.attribution.attribute import attribution_of
+from retrac.attribution.attribution import Attribution
+from retrac.attribution.config import AttributeConfig
 from retrac.evaluation.baselines import pixel_products
 from retrac.evaluation.interval import Interval
 from retrac.evaluation.lds import Lds
 from retrac.evaluation.shipped import Shipped
 from retrac.files import write_json
-from retrac.influence.attribute import attribution_of
-from retrac.influence.attribution import Attribution
-from retrac.influence.config import AttributeConfig
 from retrac.report.canvas import INK, MARK, head, save_png
 
 RESULTS = Path(__file__).parent / "results"

@@ -47,7 +47,9 @@ COMMANDS = {
     "norms": ("norms", "{run}", "--samples", "4"),
 }
 RETRAC = (sys.executable, "-m", "retrac")
-IMPORTS = "import torch, diffusers, retrac.cli.main, retrac.influence.attribute, retrac.report.page"
+IMPORTS = (
+    "import torch, diffusers, retrac.cli.main, retrac.attribution.attribute, retrac.report.page"
+)
 
 
 @dataclass(frozen=True)

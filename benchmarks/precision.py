@@ -18,10 +18,10 @@ import tyro
 from scipy.stats import spearmanr
 
 import retrac
+from retrac.attribution.config import METHODS, PRECISIONS, AttributeConfig, ComputeConfig
+from retrac.attribution.scorer import Scorer
 from retrac.diffusion.device import choose_device
 from retrac.files import write_json
-from retrac.influence.config import METHODS, PRECISIONS, AttributeConfig, ComputeConfig
-from retrac.influence.scorer import Scorer
 
 REFERENCE = "float64"
 TOP = 10

@@ -23,11 +23,11 @@ from safetensors.torch import load_file
 from benchmarks.cost.report import device_name
 from benchmarks.sketches import agreement
 from retrac.allocator import keep_freed_memory
+from retrac.attribution.attribute import attribute
+from retrac.attribution.config import PlanConfig
+from retrac.attribution.queries import open_queries
 from retrac.data.config import DatasetConfig
 from retrac.files import write_json
-from retrac.influence.attribute import attribute
-from retrac.influence.config import PlanConfig
-from retrac.influence.queries import open_queries
 from retrac.training import recording
 from retrac.training.config import TrainConfig
 from retrac.training.loop import train

@@ -20,13 +20,13 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
+from retrac.attribution import indexed
+from retrac.attribution.attribute import attribute
+from retrac.attribution.attribution import Attribution
+from retrac.attribution.config import IndexConfig, PlanConfig
+from retrac.attribution.indexed import build_index
+from retrac.attribution.queries import open_queries
 from retrac.files import write_json
-from retrac.influence import indexed
-from retrac.influence.attribute import attribute
-from retrac.influence.attribution import Attribution
-from retrac.influence.config import IndexConfig, PlanConfig
-from retrac.influence.indexed import build_index
-from retrac.influence.queries import open_queries
 from retrac.training.run import Run
 
 TOP = 20

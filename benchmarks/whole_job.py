@@ -27,14 +27,14 @@ from benchmarks.cost.networks import Network
 from benchmarks.cost.report import device_name
 from benchmarks.cost.workload import Workload
 from retrac.allocator import keep_freed_memory
+from retrac.attribution.asked import Queries
+from retrac.attribution.attribute import attribute
+from retrac.attribution.attribution import Attribution
+from retrac.attribution.config import IndexConfig, PlanConfig
+from retrac.attribution.indexed import build_index
+from retrac.attribution.queries import open_queries
 from retrac.diffusion.model import build_unet
 from retrac.files import write_json
-from retrac.influence.asked import Queries
-from retrac.influence.attribute import attribute
-from retrac.influence.attribution import Attribution
-from retrac.influence.config import IndexConfig, PlanConfig
-from retrac.influence.indexed import build_index
-from retrac.influence.queries import open_queries
 from retrac.training.run import Run
 from retrac.training.trained import TrainedRun
 

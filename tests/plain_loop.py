@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from retrac.attribution.asked import Queries
+from retrac.attribution.config import PlanConfig
+from retrac.attribution.plan import Plan
 from retrac.diffusion.shown import Seen
 from retrac.gradients import oracle
-from retrac.influence.asked import Queries
-from retrac.influence.config import PlanConfig
-from retrac.influence.plan import Plan
 from retrac.training.adopted import AdoptedRun
 from retrac.training.own import OwnRun
 

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from retrac import estimate as estimates
+from retrac.attribution.estimate import Costs, distinct
+from retrac.attribution.parts import Left
 from retrac.errors import RetracError
 from retrac.estimate import (
     Estimate,
@@ -19,8 +21,6 @@ from retrac.estimate import (
     told_time,
 )
 from retrac.files import write_whole
-from retrac.influence.estimate import Costs, distinct
-from retrac.influence.parts import Left
 from retrac.training.estimate import StepCosts, StepsLeft, training_needs
 from tiny import tiny
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from attribution.formulas import gradient
 from benchmarks.plans.candidates import Choice, scores
 from benchmarks.plans.tables import PARTNERS, SHARED, TEST, Samples, fill, noises_of
-from influence.formulas import gradient
-from retrac.influence.config import AttributeConfig
-from retrac.influence.scorer import Scorer
+from retrac.attribution.config import AttributeConfig
+from retrac.attribution.scorer import Scorer
 from retrac.training.inputs import training_inputs
 from retrac.training.run import Run
 

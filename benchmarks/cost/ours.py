@@ -8,6 +8,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from benchmarks.cost.workload import METHODS, Work, Workload, scores
+from retrac.attribution.asked import Asked
+from retrac.attribution.config import PlanConfig
+from retrac.attribution.memory import Split
+from retrac.attribution.plan import Plan
+from retrac.attribution.query_gradients import query_gradients
 from retrac.diffusion.shown import Seen
 from retrac.gradients import Directions, Layout, dots_and_norms, grouped_gradients
 from retrac.gradients.sketch import (
@@ -19,11 +24,6 @@ from retrac.gradients.sketch import (
     sketches,
 )
 from retrac.gradients.weighting import WEIGHTINGS
-from retrac.influence.asked import Asked
-from retrac.influence.config import PlanConfig
-from retrac.influence.memory import Split
-from retrac.influence.plan import Plan
-from retrac.influence.query_gradients import query_gradients
 from retrac.training.index import Index
 from retrac.training.ledger import Ledger
 from retrac.training.recording import Recorder

@@ -14,14 +14,14 @@ from torch import Tensor
 import retrac
 from benchmarks.plans.candidates import METHODS
 from benchmarks.plans.compare import TOP, agree, summaries
+from retrac.attribution.asked import Asked, pixels
+from retrac.attribution.config import AttributeConfig, PlanConfig
+from retrac.attribution.queries import open_queries
+from retrac.attribution.ranking import evenly_spread
+from retrac.attribution.scorer import Scorer
 from retrac.diffusion.shown import Seen
 from retrac.files import write_json
 from retrac.gradients import Directions
-from retrac.influence.asked import Asked, pixels
-from retrac.influence.config import AttributeConfig, PlanConfig
-from retrac.influence.queries import open_queries
-from retrac.influence.ranking import evenly_spread
-from retrac.influence.scorer import Scorer
 from retrac.report.wording import method_name
 
 PLANS = (

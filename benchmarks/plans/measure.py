@@ -9,11 +9,11 @@ from torch import Tensor
 
 import retrac
 from benchmarks.plans.tables import Samples, fill
-from retrac.influence.asked import pixels
-from retrac.influence.config import AttributeConfig
-from retrac.influence.queries import open_queries
-from retrac.influence.ranking import evenly_spread
-from retrac.influence.scorer import Scorer
+from retrac.attribution.asked import pixels
+from retrac.attribution.config import AttributeConfig
+from retrac.attribution.queries import open_queries
+from retrac.attribution.ranking import evenly_spread
+from retrac.attribution.scorer import Scorer
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from benchmarks.plans.candidates import METHODS, Candidate
-from retrac.influence.config import PlanConfig
+from retrac.attribution.config import PlanConfig
 from retrac.report.canvas import INK, MARK, head, legend, quiet
 from retrac.report.wording import method_name
 

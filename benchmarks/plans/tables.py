@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from retrac.attribution.plan import Plan
+from retrac.attribution.ranking import evenly_spread
+from retrac.attribution.replay import Replay
+from retrac.attribution.sample_scores import replayed
 from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Seen, Shown
 from retrac.files import write_whole
 from retrac.gradients import Directions, Layout, grouped_gradients
-from retrac.influence.plan import Plan
-from retrac.influence.ranking import evenly_spread
-from retrac.influence.replay import Replay
-from retrac.influence.sample_scores import replayed
 from retrac.training.run import Run
 
 TIMESTEPS = 100

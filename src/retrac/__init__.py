@@ -9,18 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retrac.attribution.asked import Queries
+    from retrac.attribution.attribute import attribute
+    from retrac.attribution.attribution import Attribution
+    from retrac.attribution.config import AttributeConfig, ComputeConfig, PlanConfig, QueryConfig
+    from retrac.attribution.norms import norms
+    from retrac.attribution.queries import open_queries
+    from retrac.attribution.self_influence import self_influence
+    from retrac.attribution.until import Until, attribute_until
     from retrac.data.config import DatasetConfig
     from retrac.diffusion.density import flow_moments
     from retrac.diffusion.shown import Seen
     from retrac.errors import RetracError
-    from retrac.influence.asked import Queries
-    from retrac.influence.attribute import attribute
-    from retrac.influence.attribution import Attribution
-    from retrac.influence.config import AttributeConfig, ComputeConfig, PlanConfig, QueryConfig
-    from retrac.influence.norms import norms
-    from retrac.influence.queries import open_queries
-    from retrac.influence.self_influence import self_influence
-    from retrac.influence.until import Until, attribute_until
     from retrac.report.page import write_report
     from retrac.training.adopted import adopt
     from retrac.training.config import AdoptConfig, ImportConfig, TrainConfig
@@ -33,31 +33,31 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AdoptConfig": "retrac.training.config",
-    "AttributeConfig": "retrac.influence.config",
-    "Attribution": "retrac.influence.attribution",
-    "ComputeConfig": "retrac.influence.config",
+    "AttributeConfig": "retrac.attribution.config",
+    "Attribution": "retrac.attribution.attribution",
+    "ComputeConfig": "retrac.attribution.config",
     "DatasetConfig": "retrac.data.config",
     "Events": "retrac.training.ledger",
     "ImportConfig": "retrac.training.config",
     "Ledger": "retrac.training.ledger",
-    "PlanConfig": "retrac.influence.config",
-    "QueryConfig": "retrac.influence.config",
-    "Queries": "retrac.influence.asked",
+    "PlanConfig": "retrac.attribution.config",
+    "QueryConfig": "retrac.attribution.config",
+    "Queries": "retrac.attribution.asked",
     "RetracError": "retrac.errors",
     "Run": "retrac.training.run",
     "Seen": "retrac.diffusion.shown",
     "TrainConfig": "retrac.training.config",
-    "Until": "retrac.influence.until",
+    "Until": "retrac.attribution.until",
     "adopt": "retrac.training.adopted",
     "adopt_module": "retrac.training.own",
-    "attribute": "retrac.influence.attribute",
-    "attribute_until": "retrac.influence.until",
+    "attribute": "retrac.attribution.attribute",
+    "attribute_until": "retrac.attribution.until",
     "flow_moments": "retrac.diffusion.density",
     "generate_images": "retrac.training.generation",
     "import_published": "retrac.training.imported",
-    "norms": "retrac.influence.norms",
-    "open_queries": "retrac.influence.queries",
-    "self_influence": "retrac.influence.self_influence",
+    "norms": "retrac.attribution.norms",
+    "open_queries": "retrac.attribution.queries",
+    "self_influence": "retrac.attribution.self_influence",
     "train": "retrac.training.loop",
     "write_report": "retrac.report.page",
 }

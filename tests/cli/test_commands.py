@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from retrac.influence.attribution import Attribution
+from retrac.attribution.attribution import Attribution
 from retrac.training.run import Run
 
 from .conftest import Command

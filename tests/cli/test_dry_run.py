@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from retrac import estimate as estimates
-from retrac.influence import estimate as of_scores
-from retrac.influence.attribute import attribute
-from retrac.influence.attribution import Attribution
-from retrac.influence.config import IndexConfig, PlanConfig
-from retrac.influence.indexed import build_index
+from retrac.attribution import estimate as of_scores
+from retrac.attribution.attribute import attribute
+from retrac.attribution.attribution import Attribution
+from retrac.attribution.config import IndexConfig, PlanConfig
+from retrac.attribution.indexed import build_index
 from retrac.training import estimate as of_training
 from retrac.training.loop import train
 from retrac.training.run import Run

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retrac.attribution.queries import open_queries
+from retrac.attribution.self_influence import SelfInfluence
 from retrac.data.arrays import write_npz
 from retrac.data.config import DatasetConfig, PlantConfig
 from retrac.data.planting import with_outliers
 from retrac.evaluation.config import RetrainingConfig
 from retrac.evaluation.retraining import Retraining
 from retrac.evaluation.shipped import Shipped
-from retrac.influence.queries import open_queries
-from retrac.influence.self_influence import SelfInfluence
 from retrac.training.loop import train
 from retrac.training.run import Run
 from tiny import tiny

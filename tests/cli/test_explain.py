@@ -12,7 +12,7 @@ from .conftest import Command
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrac.influence.explain.ROUNDS", (1, 1))
+    monkeypatch.setattr("retrac.attribution.explain.ROUNDS", (1, 1))
     monkeypatch.setattr("retrac.gradients.speed.SECONDS", 0.0)
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from retrac.influence.attribution import Attribution
+from retrac.attribution.attribution import Attribution
 from retrac.training.run import Run
 from tiny import weights
 
@@ -331,7 +331,7 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], int]]]:
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """No estimate beforehand, which would refuse what these tests want to see break."""
     monkeypatch.setattr("retrac.training.estimate.PASSES", 10**6)
-    monkeypatch.setattr("retrac.influence.estimate.PASSES", 10**6)
+    monkeypatch.setattr("retrac.attribution.estimate.PASSES", 10**6)
 
 
 @pytest.mark.usefixtures("unmeasured")

@@ -170,6 +170,21 @@ def test_numbers_below_one_are_refused(option: str) -> None:
         open_named("digits", **{option: 0})
 
 
+def test_a_part_of_a_dataset_is_what_is_left_of_the_whole() -> None:
+    whole, part = open_named("digits"), open_named("digits", skip=256, limit=3)
+    assert part.ids == whole.ids[256:259]
+    assert np.array_equal(part.images, whole.images[256:259])
+
+
+@pytest.mark.parametrize(
+    ("skip", "message"),
+    [(-1, "--skip must be at least 0, not -1"), (1797, "--skip 1797 leaves nothing")],
+)
+def test_a_part_that_does_not_exist_is_refused(skip: int, message: str) -> None:
+    with pytest.raises(RetracError, match=message):
+        open_named("digits", skip=skip)
+
+
 FORMS = {
     "epochs": int,
     "checkpoint_every": int,

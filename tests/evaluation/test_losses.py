@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
+from retrac.attribution.asked import Asked
+from retrac.attribution.config import PlanConfig
+from retrac.attribution.plan import Plan
 from retrac.diffusion.shown import Seen
 from retrac.evaluation import losses
-from retrac.influence.asked import Asked
-from retrac.influence.config import PlanConfig
-from retrac.influence.plan import Plan
 from retrac.training.run import Run
 
 

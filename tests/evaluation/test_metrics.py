@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from retrac.attribution.asked import Queries
 from retrac.errors import RetracError
 from retrac.evaluation.answers import Answer, answers
 from retrac.evaluation.baselines import loss_scores, pixel_products, pixel_scores, random_scores
@@ -12,7 +13,6 @@ from retrac.evaluation.interval import Interval
 from retrac.evaluation.outliers import Outliers
 from retrac.evaluation.targeting import Targeting
 from retrac.evaluation.tracing import Tracing
-from retrac.influence.asked import Queries
 
 LABELS = ["a"] * 30 + ["b"] * 70
 KIN = np.array([float(label == "a") for label in LABELS])

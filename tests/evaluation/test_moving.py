@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from retrac.attribution.attribute import attribution_of
+from retrac.attribution.config import AttributeConfig, PlanConfig
+from retrac.attribution.queries import open_queries
 from retrac.evaluation.bias import loudest_timestep
 from retrac.evaluation.moving import Moving, loudest_moments, moved_scores
-from retrac.influence.attribute import attribution_of
-from retrac.influence.config import AttributeConfig, PlanConfig
-from retrac.influence.queries import open_queries
 from retrac.training.run import Run
 
 WAY = AttributeConfig(checkpoints=(6,), plan=PlanConfig(plan_timesteps=2, plan_noises=2))

@@ -9,16 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retrac.attribution.attribute import attribution_of
+from retrac.attribution.attribution import Attribution
+from retrac.attribution.config import AttributeConfig, PlanConfig
+from retrac.attribution.queries import open_queries, regenerated
 from retrac.errors import RetracError
 from retrac.evaluation import removing as module
 from retrac.evaluation.config import RemovalConfig
 from retrac.evaluation.removal import DISTANCE, LOSS, RANDOM, SIMILARITY, Removal
 from retrac.evaluation.removing import Model, Removing
 from retrac.evaluation.thinned import Thinned, train_without
-from retrac.influence.attribute import attribution_of
-from retrac.influence.attribution import Attribution
-from retrac.influence.config import AttributeConfig, PlanConfig
-from retrac.influence.queries import open_queries, regenerated
 from retrac.training.ledger import Ledger
 from retrac.training.run import Run
 from tiny import TINY, weights

@@ -2,8 +2,8 @@
 
 import torch
 
+from retrac.attribution.config import METHODS
 from retrac.gradients.weighting import WEIGHTINGS, as_is, normalised
-from retrac.influence.config import METHODS
 
 
 def test_every_method_that_can_be_asked_for_has_a_weighting() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from retrac.influence.attribution import Attribution
+from retrac.attribution.attribution import Attribution
 
 MakeAttribution = Callable[..., Attribution]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrac.attribution.attribution import Attribution
 from retrac.errors import RetracError
-from retrac.influence.attribution import Attribution
 from retrac.report.page import render, write_report
 
 HOSTILE = ["<script>alert(1)</script>", '"quotes" onerror="x', "{{ 7 * 7 }}", "</style><b>&amp;'"]

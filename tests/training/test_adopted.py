@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from families import latent_pipeline, pipeline
 from plain_loop import assert_close, expected_scores
+from retrac.attribution.attribute import attribute
+from retrac.attribution.config import PlanConfig
+from retrac.attribution.queries import open_queries
 from retrac.data.config import DatasetConfig
 from retrac.data.images import to_pil
 from retrac.diffusion.model import load_network
 from retrac.errors import RetracError
-from retrac.influence.attribute import attribute
-from retrac.influence.config import PlanConfig
-from retrac.influence.queries import open_queries
 from retrac.training.adopted import AdoptedRun, adopt
 from retrac.training.conditioning import numbered
 from retrac.training.config import AdoptConfig

@@ -13,14 +13,14 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 from safetensors.torch import load_file, save_file
 
 from plain_loop import assert_close, expected_scores
+from retrac.attribution.attribute import attribute
+from retrac.attribution.config import PlanConfig, QueryConfig
+from retrac.attribution.queries import open_queries
 from retrac.data.config import DatasetConfig
 from retrac.data.images import to_pil
 from retrac.diffusion.density import drawn_as, flow_moments
 from retrac.diffusion.lora import LORA
 from retrac.errors import RetracError
-from retrac.influence.attribute import attribute
-from retrac.influence.config import PlanConfig, QueryConfig
-from retrac.influence.queries import open_queries
 from retrac.training.adopted import AdoptedRun, adopt
 from retrac.training.config import AdoptConfig
 from retrac.training.run import Run

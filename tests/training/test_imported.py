@@ -23,15 +23,15 @@ from published_training import (
     loss_of,
     train,
 )
+from retrac.attribution.asked import pixels
+from retrac.attribution.attribute import attribute
+from retrac.attribution.config import PlanConfig
+from retrac.attribution.plan import Plan
+from retrac.attribution.queries import open_queries
 from retrac.data.config import DatasetConfig
 from retrac.diffusion.published import PublishedUNet
 from retrac.errors import RetracError
 from retrac.files import read_json, write_json
-from retrac.influence.asked import pixels
-from retrac.influence.attribute import attribute
-from retrac.influence.config import PlanConfig
-from retrac.influence.plan import Plan
-from retrac.influence.queries import open_queries
 from retrac.training import imported
 from retrac.training.config import ImportConfig
 from retrac.training.imported import ImportedRun, import_published

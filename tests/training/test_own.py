@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 import retrac
 from plain_loop import assert_close, expected_scores
+from retrac.attribution.attribute import attribute
+from retrac.attribution.config import PlanConfig
+from retrac.attribution.indexed import build_index
 from retrac.data.config import DatasetConfig
 from retrac.diffusion.shown import Seen
 from retrac.errors import RetracError
-from retrac.influence.attribute import attribute
-from retrac.influence.config import PlanConfig
-from retrac.influence.indexed import build_index
 from retrac.training.own import OwnRun, adopt_module
 from retrac.training.run import Run
 
@@ -188,7 +188,7 @@ def test_everything_else_can_be_asked(own: OwnRun) -> None:
 
 
 def retrac_index() -> Any:
-    from retrac.influence.config import IndexConfig
+    from retrac.attribution.config import IndexConfig
 
     return IndexConfig(sketch_size=200)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tyro
 
+from retrac.attribution.config import AttributeConfig, QueryConfig
 from retrac.cli.estimate import announced
-from retrac.influence.config import AttributeConfig, QueryConfig
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,16 @@ class Attribute:
 
     def __call__(self) -> None:
         """Attribute, report, and print the first proponents."""
+        from retrac.attribution.attribute import attribution_of, default_name
+        from retrac.attribution.estimate import estimate_attribution
+        from retrac.attribution.queries import open_queries, stand_in, to_generate
+        from retrac.attribution.until import Until, attribute_until, rounds_beside
         from retrac.cli.tables import (
             print_certainty,
             print_events,
             print_proponents,
             print_reached,
         )
-        from retrac.influence.attribute import attribution_of, default_name
-        from retrac.influence.estimate import estimate_attribution
-        from retrac.influence.queries import open_queries, stand_in, to_generate
-        from retrac.influence.until import Until, attribute_until, rounds_beside
         from retrac.report.page import write_report
         from retrac.training.run import Run
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import tyro
 
+from retrac.attribution.config import TRAINED, AttributeConfig, ComputeConfig, PlanConfig
 from retrac.cli.estimate import announced
 from retrac.errors import RetracError
-from retrac.influence.config import TRAINED, AttributeConfig, ComputeConfig, PlanConfig
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Benchmark:
 
     def __call__(self) -> None:
         """Train, score, correlate, and print a table."""
+        from retrac.attribution.attribute import attribution_of
+        from retrac.attribution.estimate import estimate_attribution
         from retrac.cli.tables import print_benchmark
         from retrac.evaluation.shipped import Shipped, read_scores
         from retrac.files import write_json
-        from retrac.influence.attribute import attribution_of
-        from retrac.influence.estimate import estimate_attribution
         from retrac.training.estimate import estimate_training
 
         way = self.way

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import tyro
 
+from retrac.attribution.config import AttributeConfig, QueryConfig
 from retrac.cli.estimate import announced
 from retrac.evaluation.config import EvaluationConfig
-from retrac.influence.config import AttributeConfig, QueryConfig
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Evaluate:
 
     def __call__(self) -> None:
         """Score, evaluate, print tables, and write them down."""
+        from retrac.attribution.attribute import attribution_of, default_name
+        from retrac.attribution.queries import open_queries, stand_in, to_generate
         from retrac.cli.tables import print_section
         from retrac.evaluation.evaluate import (
             Evaluation,
             estimate_evaluation,
             refuse_long_lists,
         )
-        from retrac.influence.attribute import attribution_of, default_name
-        from retrac.influence.queries import open_queries, stand_in, to_generate
         from retrac.report.evaluation import read_sections, write_sections
         from retrac.report.page import write_report
         from retrac.training.run import Run

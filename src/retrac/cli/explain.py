@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from retrac.influence.config import TRAINED, ComputeConfig
+from retrac.attribution.config import TRAINED, ComputeConfig
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Explain:
 
     def __call__(self) -> None:
         """Measure, and print."""
+        from retrac.attribution.explain import explain
         from retrac.cli.explanation import print_explanation
-        from retrac.influence.explain import explain
         from retrac.training.run import Run
 
         print_explanation(

@@ -3,8 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
-from retrac.influence.config import METHODS
-from retrac.influence.explanation import Entry, Explanation
+from retrac.attribution.config import METHODS
+from retrac.attribution.explanation import Entry, Explanation
 
 ROUTES = {
     "contract": "inputs times directions, norms from Gram matrices: no gradient is formed",

@@ -7,8 +7,8 @@ from typing import Literal
 
 import tyro
 
+from retrac.attribution.config import QueryConfig
 from retrac.cli.estimate import announced
-from retrac.influence.config import QueryConfig
 
 
 @dataclass(frozen=True)

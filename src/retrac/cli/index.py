@@ -6,8 +6,8 @@ from pathlib import Path
 
 import tyro
 
+from retrac.attribution.config import IndexConfig
 from retrac.cli.estimate import announced
-from retrac.influence.config import IndexConfig
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Index:
 
     def __call__(self) -> None:
         """Index, and say what there is now."""
-        from retrac.influence.estimate import estimate_index
-        from retrac.influence.indexed import INDEX, build_index
+        from retrac.attribution.estimate import estimate_index
+        from retrac.attribution.indexed import INDEX, build_index
         from retrac.training.run import Run
 
         run = Run.open(self.run)

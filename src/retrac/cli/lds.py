@@ -8,10 +8,10 @@ from typing import Annotated
 
 import tyro
 
+from retrac.attribution.config import QueryConfig
 from retrac.cli.estimate import announced
 from retrac.errors import RetracError
 from retrac.evaluation.config import RetrainingConfig
-from retrac.influence.config import QueryConfig
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Prepare:
 
     def __call__(self) -> None:
         """Train what is missing, and say how much there is."""
+        from retrac.attribution.queries import open_queries
         from retrac.evaluation.retraining import Retraining, read_part
-        from retrac.influence.queries import open_queries
         from retrac.training.trained import TrainedRun
 
         part = read_part(self.part)
@@ -70,12 +70,12 @@ class Score:
 
     def __call__(self) -> None:
         """Score, and print a table."""
+        from retrac.attribution.attribution import Attribution
         from retrac.cli.tables import print_lds
         from retrac.evaluation.baselines import baselines
         from retrac.evaluation.losses import training_losses
         from retrac.evaluation.retraining import Retraining, lds_of
         from retrac.files import write_json
-        from retrac.influence.attribution import Attribution
         from retrac.training.trained import TrainedRun
 
         if not self.attributions:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import tyro
 
+from retrac.attribution.config import ComputeConfig
 from retrac.cli.estimate import announced
-from retrac.influence.config import ComputeConfig
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Norms:
 
     def __call__(self) -> None:
         """Measure, draw, and say where the figures are."""
-        from retrac.influence.estimate import estimate_norms
-        from retrac.influence.norms import norms
+        from retrac.attribution.estimate import estimate_norms
+        from retrac.attribution.norms import norms
         from retrac.report.norms import write_norms
         from retrac.training.run import Run
 

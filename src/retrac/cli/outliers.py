@@ -7,9 +7,9 @@ from typing import Annotated
 
 import tyro
 
+from retrac.attribution.config import METHODS, TRAINED, AttributeConfig, ComputeConfig, PlanConfig
 from retrac.cli.estimate import announced
 from retrac.errors import RetracError
-from retrac.influence.config import METHODS, TRAINED, AttributeConfig, ComputeConfig, PlanConfig
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Outliers:
 
     def __call__(self) -> None:
         """Rank, print the first and draw them."""
+        from retrac.attribution.estimate import estimate_self_influence
+        from retrac.attribution.self_influence import check_method, self_influence, spread
         from retrac.cli.tables import print_ranked
-        from retrac.influence.estimate import estimate_self_influence
-        from retrac.influence.self_influence import check_method, self_influence, spread
         from retrac.report.outliers import write_outliers
         from retrac.training.run import Run
 

@@ -30,10 +30,10 @@ class Removal:
 
     def __call__(self) -> None:
         """Train what is missing, print tables, draw."""
+        from retrac.attribution.attribution import Attribution
         from retrac.cli.tables import print_section
         from retrac.evaluation.removing import Removing
         from retrac.files import write_json
-        from retrac.influence.attribution import Attribution
         from retrac.report.canvas import save_png
         from retrac.report.evaluation import read_sections, write_sections
         from retrac.report.page import write_report

@@ -21,8 +21,8 @@ class Report:
 
     def __call__(self) -> None:
         """Write it and say where it is."""
-        from retrac.influence.attribute import SHOWN
-        from retrac.influence.attribution import Attribution
+        from retrac.attribution.attribute import SHOWN
+        from retrac.attribution.attribution import Attribution
         from retrac.report.evaluation import read_sections
         from retrac.report.page import write_report
 

@@ -6,12 +6,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from retrac.attribution.attribution import FIRST, Attribution
+from retrac.attribution.ranking import Ranked
+from retrac.attribution.uncertainty import NO_ERROR
 from retrac.evaluation.interval import Interval
 from retrac.evaluation.lds import Ceiling, Lds
 from retrac.evaluation.section import Section
-from retrac.influence.attribution import FIRST, Attribution
-from retrac.influence.ranking import Ranked
-from retrac.influence.uncertainty import NO_ERROR
 from retrac.report.evaluation import brief, oriented
 from retrac.report.wording import error, exponent, power, signed
 

@@ -35,8 +35,11 @@ class DatasetConfig:
     split: str = "train"
     """The split of a hub dataset, or of a local copy that has several."""
 
+    skip: int = 0
+    """Leave out the first so many samples."""
+
     limit: int | None = None
-    """Use only the first so many samples."""
+    """Use only the first so many samples, of those that are not left out."""
 
     def located(self) -> "DatasetConfig":
         """The same dataset by absolute paths, to be found from another working directory."""

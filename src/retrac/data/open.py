@@ -35,6 +35,8 @@ def open_dataset(
     for option, value in (("resolution", config.resolution), ("limit", config.limit)):
         if value is not None and value < 1:
             raise RetracError(f"--{option} must be at least 1, not {value}")
+    if config.skip < 0:
+        raise RetracError(f"--skip must be at least 0, not {config.skip}")
     record = NAMED.get(config.dataset)
     if record is not None:
         if record.source is None:
@@ -86,4 +88,9 @@ def _refuse_source_options(config: DatasetConfig) -> None:
 
 
 def _limited(samples: Samples, config: DatasetConfig) -> Samples:
-    return samples if config.limit is None else samples.first(config.limit)
+    if config.skip and config.skip >= len(samples):
+        raise RetracError(
+            f"--skip {config.skip} leaves nothing: {config.dataset} has {len(samples)} samples"
+        )
+    rest = samples.take(range(config.skip, len(samples))) if config.skip else samples
+    return rest if config.limit is None else rest.first(config.limit)

@@ -98,12 +98,13 @@ def _outliers(
 def _foreign(data: DatasetConfig, dataset: ImageDataset, config: PlantConfig) -> Pixels:
     """The other dataset in the form of this one, without images that this one has too.
 
-    Those are no outliers: photos-zeros has the zeros of digits. Samples beyond --limit count.
+    Those are no outliers: photos-zeros has the zeros of digits. Samples that --skip and --limit
+    leave out count.
     """
     channels, side, _ = dataset.shape
     if "other" not in config.counts:
         return np.empty((0, *dataset.shape), np.uint8)
-    whole = dataset if data.limit is None else open_dataset(replace(data, limit=None))
+    whole = open_dataset(replace(data, skip=0, limit=None))
     known = {image.tobytes() for image in whole.images}
     other = open_dataset(DatasetConfig(config.other, resolution=side)).images
     alike = np.stack([from_pil(to_pil(image), None, channels) for image in other])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrac.influence.asked import Queries
+from retrac.attribution.asked import Queries
 
 
 @dataclass(frozen=True, eq=False)

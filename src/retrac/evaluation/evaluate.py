@@ -7,6 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
+from retrac.attribution.asked import Queries
+from retrac.attribution.attribute import Way
+from retrac.attribution.attribution import Attribution
+from retrac.attribution.config import METHODS, AttributeConfig, PlanConfig
+from retrac.attribution.estimate import (
+    estimate_attribution,
+    estimate_samples,
+    estimate_self_influence,
+    together,
+)
+from retrac.attribution.ranking import evenly_spread
+from retrac.attribution.scorer import Scorer
+from retrac.attribution.self_influence import self_influence, settings_of
 from retrac.data.planting import planted
 from retrac.errors import RetracError
 from retrac.estimate import Estimate
@@ -23,19 +36,6 @@ from retrac.evaluation.section import Rows, Section
 from retrac.evaluation.targeting import Targeting
 from retrac.evaluation.tracing import Tracing
 from retrac.fingerprints import digest
-from retrac.influence.asked import Queries
-from retrac.influence.attribute import Way
-from retrac.influence.attribution import Attribution
-from retrac.influence.config import METHODS, AttributeConfig, PlanConfig
-from retrac.influence.estimate import (
-    estimate_attribution,
-    estimate_samples,
-    estimate_self_influence,
-    together,
-)
-from retrac.influence.ranking import evenly_spread
-from retrac.influence.scorer import Scorer
-from retrac.influence.self_influence import self_influence, settings_of
 from retrac.training.run import Run
 from retrac.training.trained import TrainedRun
 

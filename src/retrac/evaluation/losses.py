@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from retrac.attribution.asked import Asked
+from retrac.attribution.config import ComputeConfig, PlanConfig
+from retrac.attribution.memory import rows_within
+from retrac.attribution.plan import Plan
+from retrac.attribution.queries import training_samples
 from retrac.diffusion.device import choose_device, placed
 from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Shown
-from retrac.influence.asked import Asked
-from retrac.influence.config import ComputeConfig, PlanConfig
-from retrac.influence.memory import rows_within
-from retrac.influence.plan import Plan
-from retrac.influence.queries import training_samples
 from retrac.progress import progress
 from retrac.training.run import Run
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from retrac.attribution.asked import Queries
+from retrac.attribution.config import AttributeConfig
+from retrac.attribution.exact import exact_scores
+from retrac.attribution.parts import Parts
+from retrac.attribution.replay import Replay
+from retrac.attribution.scorer import Scorer
 from retrac.diffusion.shown import Shown
 from retrac.evaluation.bias import loudest_timestep
 from retrac.evaluation.interval import Interval, mean_interval
-from retrac.influence.asked import Queries
-from retrac.influence.config import AttributeConfig
-from retrac.influence.exact import exact_scores
-from retrac.influence.parts import Parts
-from retrac.influence.replay import Replay
-from retrac.influence.scorer import Scorer
 from retrac.training.run import Run
 
 

@@ -8,6 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from retrac.attribution.asked import Queries
+from retrac.attribution.attribution import Attribution
+from retrac.attribution.plan import Plan
+from retrac.attribution.queries import GENERATED, generation_steps, regenerated
+from retrac.attribution.ranking import evenly_spread
+from retrac.attribution.store import refuse_other
 from retrac.diffusion.device import choose_device
 from retrac.diffusion.sampling import BATCH, sample
 from retrac.errors import RetracError
@@ -25,12 +31,6 @@ from retrac.evaluation.removal import DISTANCE, LOSS, RANDOM, SIMILARITY, Remova
 from retrac.evaluation.thinned import train_without
 from retrac.files import PARTIAL, read_json, remove, write_json, write_whole
 from retrac.fingerprints import digest
-from retrac.influence.asked import Queries
-from retrac.influence.attribution import Attribution
-from retrac.influence.plan import Plan
-from retrac.influence.queries import GENERATED, generation_steps, regenerated
-from retrac.influence.ranking import evenly_spread
-from retrac.influence.store import refuse_other
 from retrac.training.config import TrainConfig
 from retrac.training.estimate import estimate_training
 from retrac.training.loop import first_weights

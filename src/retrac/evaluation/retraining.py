@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from retrac.attribution.asked import Queries
+from retrac.attribution.plan import Plan
 from retrac.data.dataset import ImageDataset
 from retrac.diffusion.device import choose_device
 from retrac.errors import RetracError
@@ -18,8 +20,6 @@ from retrac.evaluation.losses import last_losses, mean_losses, measuring_plan
 from retrac.evaluation.subsets import random_subsets
 from retrac.files import PARTIAL, read_json, remove, write_json, write_whole
 from retrac.fingerprints import digest
-from retrac.influence.asked import Queries
-from retrac.influence.plan import Plan
 from retrac.training.config import TrainConfig
 from retrac.training.estimate import estimate_training
 from retrac.training.loop import first_weights, train

@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from retrac.attribution.asked import Queries
+from retrac.attribution.attribute import Way
+from retrac.attribution.config import AttributeConfig
 from retrac.data.dataset import ImageDataset
 from retrac.data.open import open_dataset
 from retrac.errors import RetracError
@@ -23,9 +26,6 @@ from retrac.evaluation.losses import training_losses
 from retrac.evaluation.retraining import Retraining
 from retrac.files import write_whole
 from retrac.fingerprints import digest
-from retrac.influence.asked import Queries
-from retrac.influence.attribute import Way
-from retrac.influence.config import AttributeConfig
 from retrac.training.config import TrainConfig
 from retrac.training.loop import train
 from retrac.training.trained import TrainedRun, checkpoints_in

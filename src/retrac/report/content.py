@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrac.influence.attribution import Attribution
-from retrac.influence.ranking import Ranked
+from retrac.attribution.attribution import Attribution
+from retrac.attribution.ranking import Ranked
 from retrac.report import wording
 
 

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
+from retrac.attribution.attribution import Attribution
 from retrac.data.images import Pixels, to_pil
-from retrac.influence.attribution import Attribution
 from retrac.report.canvas import INK, MARK, course, head, legend, log_scale, panels, quiet, spread
 
 TIMESTEP = "timestep (higher is noisier)"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from retrac.attribution.norms import Norms
 from retrac.files import write_whole
-from retrac.influence.norms import Norms
 from retrac.report.canvas import save_png
 from retrac.report.figures import sample_norms, training_norms
 

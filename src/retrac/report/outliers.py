@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from retrac.attribution.self_influence import SelfInfluence
 from retrac.files import write_whole
-from retrac.influence.self_influence import SelfInfluence
 from retrac.report.canvas import save_png
 from retrac.report.figures import image_grid
 

@@ -11,11 +11,11 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from retrac.attribution.attribution import Attribution
 from retrac.data.images import Pixels, to_pil
 from retrac.errors import RetracError
 from retrac.evaluation.section import Section
 from retrac.files import write_whole
-from retrac.influence.attribution import Attribution
 from retrac.report import content, evaluation, figures, wording
 from retrac.report.canvas import svg_uri
 

@@ -1,0 +1,167 @@
+"""The result of an attribution: labelled scores, and the few questions people ask of them."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from retrac.attribution.ranking import Ranked, ranked
+from retrac.attribution.store import open_result, save_result
+from retrac.attribution.uncertainty import Uncertainty
+from retrac.errors import RetracError, unknown
+
+KIND = "attribution"
+FIRST = 10
+"""Of each list, of which it is told how sure they are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """Scores of all samples for all queries.
+
+    Attributes:
+        dataset: everything, as one `xarray.Dataset`:
+
+            - `score[method, checkpoint, query, sample]`: the checkpoint's contribution, float32;
+            - `train_weight[checkpoint, sample]`: Σ η/B over the sample's visits in the interval;
+            - `train_timestep`, `train_norm[checkpoint, sample, visit]`: timestep and gradient norm
+              of each replayed event; -1 and NaN where there is none;
+            - `query_norm[checkpoint, query, timestep]`: norm of the query's gradient, averaged over
+              the noises of one timestep of the plan;
+            - `query_image[query, channel, row, column]`, `sample_image[shown, …]`: uint8 pixels
+              of the queries and of the samples at the top of some list (`shown`: their indices);
+            - `query_mask[query, row, column]`: bool, the region that counts, where there is one;
+            - `part[method, group, query, sample]`: of a single checkpoint, what each group of
+              visits, or of rounds, adds to the scores;
+            - `error[method, query, sample]`: standard errors; `freedom`, `halves`, `certain`,
+              `repeatability[method, query]`: of them, and of the first ten (`Uncertainty`). Only
+              where there is more than one checkpoint or group.
+
+            Coordinates: `method`, `checkpoint` (its epoch), `query_id`, `query_label`,
+            `sample_id`, `sample_label`, `timestep`, `shown`, `exact` (whether a sample's scores
+            are exact; with an index they are estimates).
+        config: how it was computed, and the facts of the run (`config["run"]`).
+    """
+
+    dataset: xr.Dataset
+    config: Mapping[str, Any]
+
+    @property
+    def scores(self) -> xr.DataArray:
+        """Scores `[method, query, sample]`: the sum over checkpoints."""
+        return self.contributions.sum("checkpoint", skipna=False)
+
+    def uncertainty(self, method: str) -> Uncertainty:
+        """How sure the scores of one method are, from how much checkpoints differ.
+
+        Of a single checkpoint, from how much groups of visits differ.
+
+        Raises:
+            RetracError: there is one checkpoint and one visit, or an index that has added them up.
+        """
+        self.scores_of(method)  # refuses what is no method
+        return Uncertainty.of(self._groups.sel({"method": method}).values)
+
+    @property
+    def groups(self) -> int:
+        """Checkpoints, or groups of one checkpoint's visits: with fewer than two, no errors."""
+        return int(self._groups.shape[1])
+
+    def with_errors(self) -> "Attribution":
+        """The same, with `error` and what belongs to it in the dataset, if they can be told."""
+        if self.groups < 2:
+            return self
+        found = [self.uncertainty(method) for method in self.methods]
+        first = [sure.first(FIRST) for sure in found]
+        each = ("method", "query")
+        told = {
+            "error": ((*each, "sample"), [sure.errors.astype(np.float32) for sure in found]),
+            "freedom": (each, [sure.freedom for sure in found]),
+            "halves": (each, [sure.halves for sure in found]),
+            "certain": (each, [top.certain for top in first]),
+            "repeatability": (each, [top.repeatability for top in first]),
+        }
+        return Attribution(self.dataset.assign(told), self.config)
+
+    def scores_of(self, method: str) -> xr.DataArray:
+        """Scores of one method, `[query, sample]`.
+
+        The same as `scores.sel({"method": method})`; beware of `scores.sel(method=...)`, which
+        xarray takes for its own argument of that name and ignores.
+
+        Raises:
+            RetracError: a method that was not scored.
+        """
+        if method not in self.methods:
+            raise unknown("method", method, self.methods)
+        return self.scores.sel({"method": method})
+
+    @property
+    def contributions(self) -> xr.DataArray:
+        """Scores by checkpoint, `[method, checkpoint, query, sample]`."""
+        return self.dataset["score"]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that were scored."""
+        return tuple(str(m) for m in self.dataset["method"].values)
+
+    def proponents(self, query: int, method: str = "retrac", k: int = 10) -> list[Ranked]:
+        """The k samples with the highest scores for a query, best first."""
+        return self._ranked(query, method, k, sign=-1)
+
+    def opponents(self, query: int, method: str = "retrac", k: int = 10) -> list[Ranked]:
+        """The k samples with the lowest scores for a query, lowest first."""
+        return self._ranked(query, method, k, sign=1)
+
+    def generally_influential(
+        self, method: str = "retrac", k: int = 10, share: float = 0.25
+    ) -> dict[int, int]:
+        """Samples among the top k of at least `share` of the queries, and of at least two.
+
+        Returns:
+            Sample index -> number of queries that have it among their top k, most first.
+        """
+        queries = self.dataset.sizes["query"]
+        lists = (self.proponents(query, method, k) for query in range(queries))
+        counts = Counter(entry.sample for ranked in lists for entry in ranked)
+        return {s: n for s, n in counts.most_common() if n >= max(2, share * queries)}
+
+    def save(self, path: str | Path) -> Path:
+        """Write the folder `path`: `scores.zarr`, `config.json` and the queries as PNG.
+
+        Raises:
+            RetracError: no space left; what was at `path` before is still there.
+        """
+        path = Path(path)
+        save_result(path, KIND, self.dataset, self.config, list(self.dataset["query_image"].values))
+        return path
+
+    @staticmethod
+    def open(path: str | Path) -> "Attribution":
+        """Read a folder written by `save`.
+
+        Raises:
+            RetracError: absent, or damaged.
+        """
+        return Attribution(*open_result(Path(path), KIND))
+
+    @property
+    def _groups(self) -> xr.DataArray:
+        alone = self.dataset.sizes["checkpoint"] == 1
+        return self.dataset["part"] if alone and "part" in self.dataset else self.contributions
+
+    def _ranked(self, query: int, method: str, k: int, sign: int) -> list[Ranked]:
+        data, by_query = self.dataset, self.scores_of(method).values
+        if not 0 <= query < data.sizes["query"]:
+            raise RetracError(
+                f"query {query} does not exist: this attribution has {data.sizes['query']} "
+                "queries, counted from 0"
+            )
+        scores = by_query[query]
+        order = np.argsort(sign * scores, kind="stable")[:k]
+        return ranked(data, scores, order)

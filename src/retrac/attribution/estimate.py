@@ -1,0 +1,341 @@
+"""What scores will need, by a pass of each kind at one checkpoint."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrac.attribution.asked import Queries
+from retrac.attribution.attribute import Way
+from retrac.attribution.attribution import KIND
+from retrac.attribution.config import METHODS, AttributeConfig, ComputeConfig, IndexConfig
+from retrac.attribution.exact import ExactWork
+from retrac.attribution.indexed import (
+    INDEX,
+    begin_index,
+    index_left,
+    index_scorer,
+    indexed_part,
+    lay_out,
+    piece_scores,
+)
+from retrac.attribution.memory import Split
+from retrac.attribution.norms import Measure, refuse_unfit
+from retrac.attribution.parts import Left, kept_beside
+from retrac.attribution.queries import generation_steps, training_samples
+from retrac.attribution.query_gradients import QueryGradients
+from retrac.attribution.ranking import evenly_spread
+from retrac.attribution.scorer import Scorer
+from retrac.attribution.self_influence import SelfInfluence, blocks_of, left, settings_of
+from retrac.attribution.sketched import query_sketches, sample_sketches
+from retrac.attribution.store import open_result, refuse_other
+from retrac.diffusion.device import choose_device
+from retrac.estimate import PASSES, Estimate, peak_bytes, scratch, seconds_of
+from retrac.gradients.sketch import Projection
+from retrac.training.estimate import estimate_generation, row_costs
+from retrac.training.index import CONFIG, Index
+from retrac.training.run import Run, choose_checkpoints
+
+FLOAT = 4
+SHORT = 64
+"""Images that a pass counts at the most where it is asked whether there are only a few passes: 256
+of a large network take minutes."""
+REPORT = 100_000
+"""Bytes of a report, per query, besides its images."""
+REPORTED = 64
+"""Images in a report, per query."""
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds for a checkpoint (to load it, and what else comes once), a draw, a visit."""
+
+    checkpoint: float
+    draw: float
+    visit: float
+
+    def seconds(self, left: Left) -> float:
+        """Of all that is left."""
+        return (
+            left.checkpoints * self.checkpoint + left.draws * self.draw + left.visits * self.visit
+        )
+
+
+def estimate_attribution(
+    run: Run, queries: Queries, config: AttributeConfig, output: Path, generated: int = 0
+) -> Estimate | None:
+    """Estimate `attribute`.
+
+    Args:
+        run: a training run.
+        queries: or as many images in their place.
+        config: of the scores.
+        output: where the result will be.
+        generated: how many of the queries are yet to be generated.
+
+    Returns:
+        None where little is left to do.
+
+    Raises:
+        RetracError: as `attribute`.
+    """
+    way = Way.of(run, config)
+    if output.exists():
+        settings = way.settings if generated else way.settings_for(queries)
+        refuse_other(output, open_result(output, KIND)[1], settings)
+        return None
+    if way.index is not None:
+        estimate = _by_index(way.scorer, queries, way.index, output)
+    else:
+        estimate = _exact(way.scorer, queries, np.arange(len(run.dataset)), output)
+    steps = generation_steps(run)
+    first = estimate_generation(run, output, generated, 0, steps) if generated else None
+    return together([first, estimate])
+
+
+def estimate_samples(
+    run: Run, queries: Queries, samples: np.ndarray, config: AttributeConfig, output: Path
+) -> Estimate | None:
+    """Estimate exact scores of some samples alone; None where little is left to do.
+
+    Raises:
+        RetracError: as `attribute`.
+    """
+    return _exact(Scorer.of(run, config), queries, samples, output)
+
+
+def estimate_index(run: Run, config: IndexConfig) -> Estimate | None:
+    """Estimate `build_index`; None where little is left to do.
+
+    Raises:
+        RetracError: as `build_index`.
+    """
+    scorer, path = index_scorer(run, config), run.path / INDEX
+    todo, last = index_left(scorer, path), scorer.replays[-1]
+    load, model = _clocked(lambda: scorer.model(last))
+    batch = scorer.rows(model)
+    if _passes(todo.visits, batch) <= PASSES:
+        return None
+    layout = 0.0
+    if (path / CONFIG).is_file():
+        index = begin_index(scorer, config)
+        projection, size = index.projection, int(index.config["size"])
+    else:
+        layout, laid = _clocked(lambda: lay_out(scorer, [last], config.sketch_size))
+        projection, size = Projection(run.ledger.seed, laid["sizes"]), int(laid["size"])
+    visits = len(last.epochs)
+    samples = _first(run, batch, visits)
+    shown = scorer.visits(last, samples)
+    passed = seconds_of(
+        lambda: sample_sketches(
+            model,
+            run.objective,
+            shown,
+            last,
+            samples,
+            tuple(METHODS),
+            projection,
+            batch,
+            run.dataset.ids,
+        )
+    )
+    with scratch(path) as folder:
+        row = row_costs(folder / "rows", len(METHODS), size, visits, len(run.dataset))
+    costs = Costs(load + layout, 0.0, passed / (len(samples) * visits) + row.seconds / visits)
+    return Estimate(
+        costs.seconds(todo),
+        peak_bytes(scorer.device.type),
+        int(todo.visits / visits * row.disk),
+    )
+
+
+def estimate_self_influence(
+    run: Run, samples: Sequence[int] | None, config: AttributeConfig, output: Path
+) -> Estimate | None:
+    """Estimate `self_influence`; None where little is left to do.
+
+    Raises:
+        RetracError: as `self_influence`.
+    """
+    scorer = Scorer.of(run, config)
+    indices = np.arange(len(run.dataset)) if samples is None else np.unique(samples)
+    if output.exists():
+        refuse_other(output, SelfInfluence.open(output).config, settings_of(scorer, samples))
+        return None
+    blocks = blocks_of(indices)
+    todo = left(scorer, blocks, kept_beside(output))
+    model = scorer.model(scorer.replays[-1])
+    split = scorer.split(model, len(blocks[0]))
+    if _exact_passes(todo, split) <= PASSES:
+        return None
+    some = blocks[0][: split.queries]
+    images = training_samples(run, "", [int(index) for index in some])
+    costs = _exact_costs(scorer, images, some, split)
+    kept = 2 * len(indices) * len(scorer.replays) * FLOAT * len(config.methods)
+    pixels = len(indices) * prod(run.shape)
+    return Estimate(costs.seconds(todo), peak_bytes(scorer.device.type) + pixels, kept + pixels)
+
+
+def estimate_norms(
+    run: Run,
+    sample: int,
+    timesteps: int,
+    samples: int,
+    checkpoints: Sequence[int],
+    compute: ComputeConfig,
+) -> Estimate | None:
+    """Estimate `norms`; None where there is little to do.
+
+    Raises:
+        RetracError: as `norms`.
+    """
+    refuse_unfit(run, sample, timesteps, samples)
+    chosen, device = choose_checkpoints(run, checkpoints), choose_device(compute.device)
+    many = evenly_spread(len(run.dataset), samples)
+    visits = (timesteps + 1 + len(many)) * len(chosen)
+    load, measure = _clocked(
+        lambda: Measure(run, chosen[-1], device, compute, lambda done, note: None)
+    )
+    if _passes(visits, measure.rows) <= PASSES:
+        return None
+    some = _first(run, measure.rows, 1)
+    inputs = measure.inputs(some)
+    ids = [run.dataset.ids[index] for index in some]
+    passed = seconds_of(lambda: measure(inputs, ids))
+    costs = Costs(load, 0.0, passed / len(some))
+    return Estimate(
+        costs.seconds(Left(len(chosen), 0, visits)),
+        peak_bytes(device.type),
+        4 * 8 * visits,
+    )
+
+
+def _exact(scorer: Scorer, queries: Queries, samples: np.ndarray, output: Path) -> Estimate | None:
+    there = kept_beside(output)
+    work = ExactWork(scorer, queries, samples, there)
+    todo = work.left(there)
+    if _exact_passes(todo, work.split) <= PASSES:
+        return None
+    last = scorer.replays[-1]
+    some = samples[: max(1, work.split.batch // len(last.epochs))]
+    costs = _exact_costs(scorer, _some(queries, work.split.queries), some, work.split)
+    return _needs(scorer, queries, len(samples), costs.seconds(todo))
+
+
+def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> Estimate | None:
+    run, last, top = scorer.run, scorer.replays[-1], scorer.config.exact_top
+    load, model = _clocked(lambda: scorer.model(last))
+    rows, part = scorer.rows(model), index.checkpoint(last.checkpoint.epoch)
+    there = kept_beside(output)
+    checkpoints = sum(indexed_part(replay) not in there for replay in scorer.replays)
+    todo = Left(checkpoints, len(queries) * scorer.draws * checkpoints, 0)
+    found: list[Estimate | None] = []
+    if _passes(todo.draws, rows) + len(part.chunks) * checkpoints > PASSES:
+        methods = [index.methods.index(method) for method in scorer.config.methods]
+        few = _shortened(scorer, max(1, rows // scorer.plan.noises))
+        first = _some(queries, max(1, rows // few.draws))
+
+        def directions() -> Tensor:
+            return query_sketches(
+                model,
+                run.objective,
+                few.plan,
+                first.asked(run, few.plan),
+                scorer.config.methods,
+                index.projection,
+                rows,
+                first.ids,
+                last.checkpoint.path.name,
+            )[0]
+
+        drawn = seconds_of(directions) / (few.draws * len(first))
+        size = (len(methods), len(queries), int(index.config["size"]))
+        every = torch.zeros(size)
+        read = seconds_of(lambda: piece_scores(part, part.chunks[0], methods, every))
+        costs = Costs(load + len(part.chunks) * read, drawn, 0.0)
+        found.append(_needs(scorer, queries, len(run.dataset), costs.seconds(todo)))
+    if top:
+        lists = len(scorer.config.methods) * len(queries)
+        candidates = np.arange(distinct(len(run.dataset), top, lists))
+        found.append(_exact(scorer, queries, candidates, output))
+    return together(found)
+
+
+def distinct(samples: int, top: int, lists: int) -> int:
+    """How many samples are in some of the lists' first `top`, if lists have nothing in common."""
+    return round(samples * (1 - max(0.0, 1 - top / samples) ** lists))
+
+
+def _exact_costs(scorer: Scorer, queries: Queries, samples: np.ndarray, split: Split) -> Costs:
+    """Of a block of queries and a batch of samples."""
+    last = scorer.replays[-1]
+    load, model = _clocked(lambda: scorer.model(last))
+    few = _shortened(scorer, split.timesteps)
+    first = _some(queries, max(1, split.timesteps // len(few.plan.timesteps)))
+
+    def directions(plan: Scorer, asked: Queries) -> QueryGradients:
+        return plan.directions(
+            model, last, asked.asked(plan.run, plan.plan), asked.ids, split, lambda timesteps: None
+        )
+
+    drawn = seconds_of(lambda: directions(few, first)) / (few.draws * len(first))
+    # As many directions as there will be, each at the price of one draw.
+    single = replace(scorer, plan=replace(scorer.plan, timesteps=few.plan.timesteps[:1], noises=1))
+    against = directions(single, queries).directions
+    visits = scorer.visits(last, samples)
+    passed = seconds_of(lambda: scorer.scores(model, last, samples, visits, against, split))
+    return Costs(load, drawn, passed / visits.size)
+
+
+def _exact_passes(todo: Left, split: Split) -> float:
+    draws = split.timesteps * split.noises
+    return _passes(todo.draws, draws) + _passes(todo.visits, split.batch)
+
+
+def _passes(images: int, rows: int) -> float:
+    return images / min(rows, SHORT)
+
+
+def _needs(scorer: Scorer, queries: Queries, samples: int, seconds: float) -> Estimate:
+    """With the memory and space that scores take: as pieces, as a whole, and in the report."""
+    visits = sum(len(replay.epochs) for replay in scorer.replays)
+    kept = len(scorer.replays) + 1 + (scorer.groups if scorer.groups > 1 else 0)  # with errors
+    pairs = len(scorer.config.methods) * kept * len(queries) * samples
+    scores = FLOAT * pairs + 3 * FLOAT * visits * samples
+    pixels = prod(scorer.run.shape)
+    report = len(queries) * (REPORT + REPORTED * pixels)
+    return Estimate(seconds, peak_bytes(scorer.device.type) + 3 * scores, 2 * scores + report)
+
+
+def _shortened(scorer: Scorer, timesteps: int) -> Scorer:
+    """With a plan of fewer timesteps."""
+    return replace(scorer, plan=replace(scorer.plan, timesteps=scorer.plan.timesteps[:timesteps]))
+
+
+def _some(queries: Queries, count: int) -> Queries:
+    return queries.take(range(len(queries))[:count])
+
+
+def _first(run: Run, batch: int, visits: int) -> np.ndarray:
+    """The first samples, as many as have a batch of visits."""
+    return np.arange(min(len(run.dataset), max(1, batch // visits)))
+
+
+def together(parts: Sequence[Estimate | None]) -> Estimate | None:
+    """One after the other; None where each is."""
+    found = [part for part in parts if part is not None]
+    return sum(found[1:], found[0]) if found else None
+
+
+def _clocked(make: Callable[[], Made]) -> tuple[float, Made]:
+    begun = time.perf_counter()
+    made = make()
+    return time.perf_counter() - begun, made

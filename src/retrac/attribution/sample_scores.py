@@ -1,0 +1,122 @@
+"""The train side: contributions of some samples at one checkpoint, at the events of training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retrac.attribution.replay import Replay
+from retrac.diffusion.loss import Loss
+from retrac.diffusion.shown import Shown, together
+from retrac.errors import RetracError
+from retrac.gradients import Directions, dots_and_norms
+from retrac.gradients.weighting import WEIGHTINGS
+from retrac.training.run import Run
+
+CHUNK = 512
+"""Visits in a finished piece of work, at the most."""
+INPUTS = 64 * 2**20
+"""Bytes of their images and noise, at the most: two pieces' are in memory at a time."""
+
+
+def replayed(run: Run, epochs: Sequence[int], samples: np.ndarray) -> Shown:
+    """What training showed the network of some samples in some epochs, epoch by epoch."""
+    return together([run.shown(epoch, samples) for epoch in epochs])
+
+
+def samples_in_piece(shape: tuple[int, int, int], visits: int) -> int:
+    """Samples `[C, H, W]` with so many visits each in a finished piece of work."""
+    return max(1, min(CHUNK, INPUTS // (2 * 4 * prod(shape))) // visits)
+
+
+@dataclass(frozen=True, eq=False)
+class SampleScores:
+    """What one checkpoint contributes for some samples.
+
+    Attributes:
+        scores: float32 `[M, Q, S]`.
+        norms: float32 `[S, V]`, gradient norm of each replayed visit.
+        timesteps: int64 `[S, V]`.
+        groups: float32 `[M, G, Q, S]`, what each group of visits adds to the scores.
+    """
+
+    scores: np.ndarray
+    norms: np.ndarray
+    timesteps: np.ndarray
+    groups: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By name; a single group is the scores."""
+        found = {"scores": self.scores, "norms": self.norms, "timesteps": self.timesteps}
+        return found if self.groups.shape[1] == 1 else {**found, "groups": self.groups}
+
+
+def sample_scores(
+    model: nn.Module,
+    objective: Loss,
+    visits: Shown,
+    replay: Replay,
+    samples: np.ndarray,
+    directions: Directions,
+    methods: Sequence[str],
+    batch: int,
+    ids: Sequence[str],
+    groups: int = 1,
+) -> SampleScores:
+    """`⟨direction, Σ_v (η_v/B_v) w(‖g_v‖) g_v⟩` for each method, query and sample.
+
+    Args:
+        model: the network at the checkpoint.
+        objective: the run's loss.
+        visits: the samples' replayed events, in rows, epoch by epoch.
+        replay: the visits' weights.
+        samples: S indices.
+        directions: M·Q rows, method by method.
+        methods: names of weightings.
+        batch: visits in one forward and backward pass.
+        ids: the dataset's sample ids, for errors.
+        groups: G; every G-th visit belongs to the same one.
+
+    Raises:
+        RetracError: a gradient that is not finite; sample and checkpoint are named.
+    """
+    device = next(model.parameters()).device
+    dots, squared = [], []
+    for part in visits.split(batch):
+        batch_dots, batch_norms = _pass(model, objective, part.on(device), directions)
+        dots.append(batch_dots.cpu())
+        squared.append(batch_norms.cpu())
+    count, epochs = len(samples), len(replay.epochs)
+    norms = torch.cat(squared).sqrt().view(epochs, count)
+    products = torch.cat(dots).view(epochs, count, len(methods), -1)
+    finite = torch.isfinite(norms).all(0) & torch.isfinite(products).all(0).flatten(1).all(1)
+    if not finite.all():
+        broken = ids[int(samples[int(torch.nonzero(~finite)[0])])]
+        raise RetracError(
+            f"the gradient of sample {broken!r} is not finite at checkpoint "
+            f"{replay.checkpoint.path.name}; leave that checkpoint out with --checkpoints"
+        )
+    counted = torch.from_numpy(replay.weights[:, samples]).float()
+    weights = torch.stack([WEIGHTINGS[method](norms) * counted for method in methods])
+    by_group = torch.stack(
+        [
+            torch.einsum("mvs,vsmq->mqs", weights[:, group::groups], products[group::groups])
+            for group in range(groups)
+        ],
+        dim=1,
+    )
+    return SampleScores(
+        by_group.sum(1).numpy(),
+        norms.T.numpy(),
+        visits.timesteps.view(epochs, count).T.numpy(),
+        by_group.numpy(),
+    )
+
+
+def _pass(
+    model: nn.Module, objective: Loss, shown: Shown, directions: Directions
+) -> tuple[Tensor, Tensor]:
+    return dots_and_norms(model, lambda: objective.losses(model, *shown), directions)

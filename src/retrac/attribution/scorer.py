@@ -1,0 +1,209 @@
+"""Query side and train side at one checkpoint, for whoever combines them."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import UNet2DModel
+
+from retrac.allocator import release_freed_memory
+from retrac.attribution.asked import Asked
+from retrac.attribution.config import TRAINED, AttributeConfig
+from retrac.attribution.memory import Split, rows_within, split_work
+from retrac.attribution.plan import Plan
+from retrac.attribution.query_gradients import QueryGradients, query_gradients
+from retrac.attribution.replay import Replay, plan_replays
+from retrac.attribution.sample_scores import SampleScores, replayed, sample_scores
+from retrac.diffusion.device import choose_device, placed
+from retrac.diffusion.lora import LORA_PARAMETERS
+from retrac.diffusion.shown import Shown
+from retrac.errors import RetracError
+from retrac.gradients import Directions
+from retrac.training.run import Run, choose_checkpoints
+
+GROUPS = 8
+"""Groups into which one checkpoint's visits are divided at the most, to show errors."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """A run, and how its scores are computed."""
+
+    run: Run
+    config: AttributeConfig
+    replays: tuple[Replay, ...]
+    plan: Plan
+    device: torch.device
+
+    @staticmethod
+    def of(run: Run, config: AttributeConfig) -> "Scorer":
+        """Choose checkpoints and events.
+
+        Raises:
+            RetracError: a checkpoint or the device is not there.
+        """
+        chosen = choose_checkpoints(run, config.checkpoints)
+        device = choose_device(config.compute.device)
+        run.encode_on(device)
+        return Scorer(
+            run,
+            config,
+            tuple(plan_replays(run, chosen, config.replay, config.replay_back)),
+            Plan.of(config.plan, run.timesteps),
+            device,
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the scores, as JSON values."""
+        return {
+            "methods": list(self.config.methods),
+            "checkpoints": [replay.checkpoint.epoch for replay in self.replays],
+            "replay": self.config.replay,
+            "parameters": self.pattern,
+            **self.config.plan.settings,
+            "trained": self.run.identity,
+            **_unusual(self.config),
+        }
+
+    @property
+    def pattern(self) -> str:
+        """Regular expression: found in the names of the parameters that count."""
+        return pattern_of(self.run, self.config.parameters)
+
+    @property
+    def draws(self) -> int:
+        """Gradients per query and checkpoint."""
+        return len(self.plan.timesteps) * self.plan.noises
+
+    @property
+    def groups(self) -> int:
+        """Groups of visits that are told apart: where checkpoints differ, they show errors."""
+        return min(GROUPS, len(self.replays[0].epochs)) if len(self.replays) == 1 else 1
+
+    def model(self, replay: Replay) -> UNet2DModel:
+        """Load the network at a checkpoint, with the parameters that count left trainable.
+
+        Raises:
+            RetracError: the checkpoint is damaged, or no parameter counts.
+        """
+        precision = self.config.compute.precision
+        model = placed(replay.checkpoint.load(self.run.shape), self.device, precision)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(re.search(self.pattern, name) is not None)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise RetracError(
+                f"--parameters {self.config.parameters}: no parameter has such a name; names are "
+                f"such as {', '.join(name for name, _ in list(model.named_parameters())[::40])}"
+            )
+        release_freed_memory()
+        return model
+
+    def split(self, model: UNet2DModel, queries: int) -> Split:
+        """Divide the memory budget."""
+        return split_work(
+            model,
+            self.run.objective,
+            self.run.example,
+            self.plan,
+            queries,
+            len(self.config.methods),
+            self.config.compute,
+        )
+
+    def rows(self, model: UNet2DModel) -> int:
+        """Images in a pass that holds no directions."""
+        return rows_within(model, self.run.objective, self.run.example, self.config.compute)
+
+    def directions(
+        self,
+        model: UNet2DModel,
+        replay: Replay,
+        asked: Asked,
+        ids: Sequence[str],
+        split: Split,
+        advance: Callable[[int], None],
+    ) -> QueryGradients:
+        """The query side, for Q images."""
+        found = query_gradients(
+            model,
+            self.run.objective,
+            self.plan.at(replay.checkpoint.epoch),
+            asked,
+            self.config.methods,
+            split,
+            ids,
+            replay.checkpoint.path.name,
+            advance,
+        )
+        release_freed_memory()
+        return found
+
+    def visits(self, replay: Replay, samples: np.ndarray) -> Shown:
+        """What training showed the network of some samples, in the epochs that are replayed."""
+        return replayed(self.run, replay.epochs, samples)
+
+    def scores(
+        self,
+        model: UNet2DModel,
+        replay: Replay,
+        samples: np.ndarray,
+        visits: Shown,
+        directions: Directions,
+        split: Split,
+    ) -> SampleScores:
+        """The train side, for some samples."""
+        return sample_scores(
+            model,
+            self.run.objective,
+            visits,
+            replay,
+            samples,
+            directions,
+            self.config.methods,
+            split.batch,
+            self.run.dataset.ids,
+            self.groups,
+        )
+
+
+def pattern_of(run: Run, parameters: str) -> str:
+    """The regular expression that `--parameters` stands for."""
+    if parameters == TRAINED:
+        return run.trained
+    return {"all": ".*", "lora": LORA_PARAMETERS}.get(parameters, parameters)
+
+
+def _unusual(config: AttributeConfig) -> dict[str, Any]:
+    """Settings that are told only where they are not the usual ones."""
+    precision = config.compute.precision
+    return {
+        **({"replay_back": config.replay_back} if config.replay_back else {}),
+        **({} if precision == "float32" else {"precision": precision}),
+    }
+
+
+def stack_visits(
+    arrays: Sequence[np.ndarray], weights: Sequence[np.ndarray], fill: float
+) -> np.ndarray:
+    """Stack `[N, V_k]` of the checkpoints, `[K, N, V]`, filling up unequal V_k on the right.
+
+    Args:
+        arrays: of visits.
+        weights: for each checkpoint `[N]`; a sample whose visits count nothing had none.
+        fill: where there is no visit.
+    """
+    most = max(array.shape[1] for array in arrays)
+    return np.stack(
+        [
+            np.pad(
+                np.where(weight[:, None] > 0, array, fill).astype(array.dtype),
+                ((0, 0), (0, most - array.shape[1])),
+                constant_values=fill,
+            )
+            for array, weight in zip(arrays, weights, strict=True)
+        ]
+    )

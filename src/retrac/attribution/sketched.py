@@ -1,0 +1,134 @@
+"""Query side and train side in sketches: what an index holds, and what is asked of it."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retrac.attribution.asked import Asked
+from retrac.attribution.plan import Plan
+from retrac.attribution.replay import Replay
+from retrac.diffusion.loss import Loss
+from retrac.diffusion.shown import Shown
+from retrac.errors import RetracError
+from retrac.gradients.sketch import Projection, sketches
+from retrac.gradients.weighting import WEIGHTINGS
+from retrac.training.index import Rows
+
+
+def query_sketches(
+    model: nn.Module,
+    objective: Loss,
+    plan: Plan,
+    queries: Asked,
+    methods: Sequence[str],
+    projection: Projection,
+    batch: int,
+    names: Sequence[str],
+    checkpoint: str,
+    advance: Callable[[int], None] = lambda draws: None,
+) -> tuple[Tensor, Tensor]:
+    """Sketches of the directions that `query_gradients` gives, with norms by the sketch.
+
+    Args:
+        model: the network at a checkpoint.
+        objective: the run's loss.
+        plan: timesteps and noises.
+        queries: Q of them, on the CPU.
+        methods: names of weightings.
+        projection: of the index.
+        batch: draws in a pass.
+        names: the queries' ids, for errors.
+        checkpoint: its name, for errors.
+        advance: told how many draws each pass has done.
+
+    Returns:
+        `[M, Q, d]`, and `[Q, T']` norms of the gradients averaged over noises.
+
+    Raises:
+        RetracError: a gradient that is not finite; query and checkpoint are named.
+    """
+    found, norms = [], []
+    steps, draws = len(plan.timesteps), len(plan.timesteps) * plan.noises
+    group = max(1, batch // draws)  # of queries whose draws share passes
+    for first in range(0, queries.size, group):
+        asked = queries.rows(slice(first, first + group))
+        noise, same = asked.noises(plan).flatten(0, 2), asked.at(slice(None), steps)
+        timesteps = plan.timesteps.repeat_interleave(plan.noises).repeat(asked.size)
+        passes = []
+        for part in Shown(same.repeated(plan.noises), timesteps, noise).split(batch):
+            passes.append(_sketches(model, objective, part, projection))
+            advance(part.size)
+        by_timestep = torch.cat(passes).unflatten(0, (asked.size, steps, -1)).mean(2)
+        norm = torch.linalg.vector_norm(by_timestep, dim=2)
+        finite = torch.isfinite(norm).all(1)
+        if not finite.all():
+            raise RetracError(
+                f"the gradient of query {names[first + int(finite.int().argmin())]!r} is not "
+                f"finite at checkpoint {checkpoint}; leave that checkpoint out with --checkpoints"
+            )
+        weights = torch.stack([WEIGHTINGS[method](norm) for method in methods], 1) / steps
+        found.append((weights @ by_timestep).float().cpu())
+        norms.append(norm.cpu())
+    return torch.cat(found).transpose(0, 1).contiguous(), torch.cat(norms)
+
+
+def sample_sketches(
+    model: nn.Module,
+    objective: Loss,
+    visits: Shown,
+    replay: Replay,
+    samples: np.ndarray,
+    methods: Sequence[str],
+    projection: Projection,
+    batch: int,
+    ids: Sequence[str],
+) -> Rows:
+    """`Σ_v (η_v/B_v) w(‖g_v‖) S(g_v)` for each method and sample, with norms by the sketch.
+
+    Args:
+        model: the network at the checkpoint.
+        objective: the run's loss.
+        visits: the samples' replayed events.
+        replay: the visits' weights.
+        samples: S indices.
+        methods: names of weightings.
+        projection: of the index.
+        batch: visits in a pass.
+        ids: the dataset's sample ids, for errors.
+
+    Raises:
+        RetracError: a gradient that is not finite; sample and checkpoint are named.
+    """
+    count, epochs = len(samples), len(replay.epochs)
+    counted = torch.from_numpy(replay.weights[:, samples]).float().flatten()
+    sums: Tensor | None = None
+    norms = torch.zeros(epochs * count)
+    for start in range(0, epochs * count, batch):
+        part = slice(start, start + batch)
+        rows = _sketches(model, objective, visits.rows(part), projection).cpu()
+        norm = torch.linalg.vector_norm(rows, dim=1)
+        norms[part] = norm
+        where = torch.arange(start, start + len(rows)) % count
+        if not torch.isfinite(norm).all():
+            broken = ids[int(samples[where[int(torch.nonzero(~torch.isfinite(norm))[0])]])]
+            raise RetracError(
+                f"the gradient of sample {broken!r} is not finite at checkpoint "
+                f"{replay.checkpoint.path.name}; leave that checkpoint out with --checkpoints"
+            )
+        if sums is None:
+            sums = rows.new_zeros(len(methods), count, rows.shape[1])
+        for method, total in zip(methods, sums, strict=True):
+            total.index_add_(0, where, (WEIGHTINGS[method](norm) * counted[part])[:, None] * rows)
+    assert sums is not None  # there is a visit
+    return Rows(
+        sums.numpy(),
+        norms.view(epochs, count).T.numpy(),
+        visits.timesteps.view(epochs, count).T.numpy(),
+    )
+
+
+def _sketches(model: nn.Module, objective: Loss, shown: Shown, projection: Projection) -> Tensor:
+    given = shown.on(next(model.parameters()).device)
+    return sketches(model, lambda: objective.losses(model, *given), projection)

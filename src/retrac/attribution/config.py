@@ -6,16 +6,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from retrac.attribution.methods import DEFAULT, Method, method_named
 from retrac.errors import RetracError, unknown
 from retrac.fingerprints import digest
 
-METHODS = {
-    "tracin": "Diffusion-TracIn: gradients as they are",
-    "retrac": "Diffusion-ReTrac: each timestep's and each event's gradient normalised",
-}
-
 PLANS = {"fast": (10, 2), "default": (20, 8), "published": (100, 16)}
 """Timesteps, and noises at each; docs/performance-plans.md says how they were chosen."""
+
+GRIDS = {"small": (8, 2), "medium": (16, 4), "large": (24, 8)}
+"""Timesteps, and noises at each, at which features of samples and queries alike are taken."""
+
+BINS = 8
+"""Equal parts of the timesteps, by which the events of training are averaged."""
+VISITS = 64
+"""Events of each sample before the last checkpoint that are averaged, at the most."""
+BIN_GRID = (8, 8)
+"""Timesteps in each bin, and noises at each, at which queries meet those averages."""
 
 TRAINED = "trained"
 """The parameters that training changed."""
@@ -135,11 +141,30 @@ class ComputeConfig:
 
 
 @dataclass(frozen=True)
-class AttributeConfig:
-    """Diffusion-TracIn and Diffusion-ReTrac scores of all training samples."""
+class FeatureConfig:
+    """The draws of methods that compare features, such as kernel-retrac."""
 
-    methods: tuple[str, ...] = ("tracin", "retrac")
-    """Methods to score; both come out of one pass."""
+    draws: Literal["auto", "visits", "small", "medium", "large"] = "auto"
+    """visits: samples at the last 64 events of training, by eight bins of their timesteps; small: 8
+    timesteps and 2 noises, medium: 16 and 4, large: 24 and 8. auto: visits where a method takes
+    them and the events are known, else medium."""
+    layer_numbers: int = 256
+    """Numbers into which the gradient of each layer's weights is sketched; 0 keeps it whole."""
+
+    def __post_init__(self) -> None:
+        known = ("auto", "visits", *GRIDS)
+        if self.draws not in known:
+            raise unknown("draws", self.draws, known)
+        if self.layer_numbers < 0:
+            raise RetracError(f"--layer-numbers must be at least 0, not {self.layer_numbers}")
+
+
+@dataclass(frozen=True)
+class AttributeConfig:
+    """Scores of all training samples."""
+
+    methods: tuple[str, ...] = DEFAULT
+    """Methods to score (`retrac methods` lists them); those that share a feature share the pass."""
     checkpoints: tuple[int, ...] = ()
     """Epochs of the checkpoints to use; each stands for the epochs since the one before. Default:
     all."""
@@ -160,6 +185,7 @@ class AttributeConfig:
     """Answer from what `retrac train --record` recorded."""
     exact_top: int = 0
     """With --index, score so many best candidates of each query and method exactly."""
+    features: FeatureConfig = field(default_factory=FeatureConfig)
 
     def __post_init__(self) -> None:
         try:
@@ -182,10 +208,9 @@ class AttributeConfig:
                 "while training met other weights than those of the checkpoints"
             )
         if not self.methods:
-            raise RetracError(f"--methods is empty: give some of {', '.join(METHODS)}")
+            raise RetracError(f"--methods is empty: give some, such as {', '.join(DEFAULT)}")
         for method in self.methods:
-            if method not in METHODS:
-                raise unknown("method", method, METHODS)
+            method_named(method)
         if len(set(self.methods)) != len(self.methods):
             raise RetracError("--methods names a method twice")
         if self.replay not in ("last", "all") and not (
@@ -194,6 +219,11 @@ class AttributeConfig:
             raise RetracError(
                 f"--replay must be last, all, or a number of epochs, not {self.replay!r}"
             )
+
+    @property
+    def chosen(self) -> tuple[Method, ...]:
+        """The methods' records."""
+        return tuple(map(method_named, self.methods))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from retrac.attribution.asked import Queries
 from retrac.attribution.attribute import Way
 from retrac.attribution.attribution import KIND
-from retrac.attribution.config import METHODS, AttributeConfig, ComputeConfig, IndexConfig
+from retrac.attribution.config import AttributeConfig, ComputeConfig, IndexConfig
 from retrac.attribution.exact import ExactWork
 from retrac.attribution.indexed import (
     INDEX,
@@ -24,6 +24,7 @@ from retrac.attribution.indexed import (
     indexed_part,
     lay_out,
     piece_scores,
+    stored_under,
 )
 from retrac.attribution.memory import Split
 from retrac.attribution.norms import Measure, refuse_unfit
@@ -38,6 +39,7 @@ from retrac.attribution.store import open_result, refuse_other
 from retrac.diffusion.device import choose_device
 from retrac.estimate import PASSES, Estimate, peak_bytes, scratch, seconds_of
 from retrac.gradients.sketch import Projection
+from retrac.gradients.weights import WEIGHTS
 from retrac.training.estimate import estimate_generation, row_costs
 from retrac.training.index import CONFIG, Index
 from retrac.training.run import Run, choose_checkpoints
@@ -141,14 +143,14 @@ def estimate_index(run: Run, config: IndexConfig) -> Estimate | None:
             shown,
             last,
             samples,
-            tuple(METHODS),
+            tuple(WEIGHTS.values()),
             projection,
             batch,
             run.dataset.ids,
         )
     )
     with scratch(path) as folder:
-        row = row_costs(folder / "rows", len(METHODS), size, visits, len(run.dataset))
+        row = row_costs(folder / "rows", tuple(WEIGHTS), size, visits, len(run.dataset))
     costs = Costs(load + layout, 0.0, passed / (len(samples) * visits) + row.seconds / visits)
     return Estimate(
         costs.seconds(todo),
@@ -179,7 +181,7 @@ def estimate_self_influence(
     some = blocks[0][: split.queries]
     images = training_samples(run, "", [int(index) for index in some])
     costs = _exact_costs(scorer, images, some, split)
-    kept = 2 * len(indices) * len(scorer.replays) * FLOAT * len(config.methods)
+    kept = 2 * len(indices) * len(scorer.replays) * FLOAT * len(scorer.methods)
     pixels = len(indices) * prod(run.shape)
     return Estimate(costs.seconds(todo), peak_bytes(scorer.device.type) + pixels, kept + pixels)
 
@@ -239,7 +241,7 @@ def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> E
     todo = Left(checkpoints, len(queries) * scorer.draws * checkpoints, 0)
     found: list[Estimate | None] = []
     if _passes(todo.draws, rows) + len(part.chunks) * checkpoints > PASSES:
-        methods = [index.methods.index(method) for method in scorer.config.methods]
+        weights = stored_under(index, scorer.methods)
         few = _shortened(scorer, max(1, rows // scorer.plan.noises))
         first = _some(queries, max(1, rows // few.draws))
 
@@ -249,7 +251,7 @@ def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> E
                 run.objective,
                 few.plan,
                 first.asked(run, few.plan),
-                scorer.config.methods,
+                scorer.weights,
                 index.projection,
                 rows,
                 first.ids,
@@ -257,13 +259,13 @@ def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> E
             )[0]
 
         drawn = seconds_of(directions) / (few.draws * len(first))
-        size = (len(methods), len(queries), int(index.config["size"]))
+        size = (len(weights), len(queries), int(index.config["size"]))
         every = torch.zeros(size)
-        read = seconds_of(lambda: piece_scores(part, part.chunks[0], methods, every))
+        read = seconds_of(lambda: piece_scores(part, part.chunks[0], weights, every))
         costs = Costs(load + len(part.chunks) * read, drawn, 0.0)
         found.append(_needs(scorer, queries, len(run.dataset), costs.seconds(todo)))
     if top:
-        lists = len(scorer.config.methods) * len(queries)
+        lists = len(scorer.methods) * len(queries)
         candidates = np.arange(distinct(len(run.dataset), top, lists))
         found.append(_exact(scorer, queries, candidates, output))
     return together(found)
@@ -308,7 +310,7 @@ def _needs(scorer: Scorer, queries: Queries, samples: int, seconds: float) -> Es
     """With the memory and space that scores take: as pieces, as a whole, and in the report."""
     visits = sum(len(replay.epochs) for replay in scorer.replays)
     kept = len(scorer.replays) + 1 + (scorer.groups if scorer.groups > 1 else 0)  # with errors
-    pairs = len(scorer.config.methods) * kept * len(queries) * samples
+    pairs = len(scorer.methods) * kept * len(queries) * samples
     scores = FLOAT * pairs + 3 * FLOAT * visits * samples
     pixels = prod(scorer.run.shape)
     report = len(queries) * (REPORT + REPORTED * pixels)

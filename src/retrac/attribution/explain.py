@@ -80,7 +80,7 @@ def explain(
 
     names = {parameter.name for parameter in counting}
     if sketch_size is None:
-        watched = _exact_pass(model, losses, together * len(config.methods))
+        watched = _exact_pass(model, losses, together * len(scorer.methods))
     else:
         names &= set(laid_out["sizes"])
         watched = _sketching_pass(model, losses, Projection(run.ledger.seed, laid_out["sizes"]))

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from retrac.attribution.ahead import ahead
 from retrac.attribution.asked import Queries
-from retrac.attribution.config import METHODS, TRAINED, AttributeConfig, IndexConfig
+from retrac.attribution.config import TRAINED, AttributeConfig, IndexConfig
 from retrac.attribution.exact import Scored
+from retrac.attribution.methods import Method, by_events
 from retrac.attribution.parts import Left, Parts
 from retrac.attribution.replay import Replay
 from retrac.attribution.sample_scores import replayed, samples_in_piece
@@ -21,6 +22,7 @@ from retrac.attribution.scorer import Scorer, pattern_of
 from retrac.attribution.sketched import query_sketches, sample_sketches
 from retrac.errors import RetracError
 from retrac.gradients.sketch import Sides, measure_sides
+from retrac.gradients.weights import WEIGHTS
 from retrac.progress import progress
 from retrac.training.index import CONFIG, Index, IndexedCheckpoint, laid_out, pilot
 from retrac.training.recording import RECORDED
@@ -60,7 +62,7 @@ def build_index(run: Run, config: IndexConfig | None = None) -> Index:
             if not (part.path / "done.zarr").is_dir():
                 size, chunk = int(index.config["size"]), samples_in_piece(run.shape, visits)
                 part = IndexedCheckpoint.create(
-                    part.path, len(METHODS), samples, size, visits, chunk
+                    part.path, tuple(WEIGHTS), samples, size, visits, chunk
                 )
             missing = part.missing
             there = samples - sum(piece.stop - piece.start for piece in missing)
@@ -77,7 +79,7 @@ def build_index(run: Run, config: IndexConfig | None = None) -> Index:
                     shown,
                     replay,
                     _range(piece),
-                    tuple(METHODS),
+                    tuple(WEIGHTS.values()),
                     index.projection,
                     batch,
                     run.dataset.ids,
@@ -97,7 +99,7 @@ def index_scorer(run: Run, config: IndexConfig) -> Scorer:
     scorer = Scorer.of(
         run,
         AttributeConfig(
-            methods=tuple(METHODS),
+            methods=tuple(method.name for method in by_events()),
             checkpoints=config.checkpoints,
             replay=config.replay,
             parameters=config.parameters,
@@ -143,9 +145,6 @@ def open_index(run: Run, config: AttributeConfig) -> Index:
                 f"{path} has --{name} {there[name]}, not {value}: leave the option out, or make "
                 f"another index{INTERVALS if name == 'checkpoints' else ''}"
             )
-    for method in config.methods:
-        if method not in index.methods:
-            raise RetracError(f"{path} does not hold the method {method!r}; make it again")
     index.require(index.config.get("checkpoints", [point.epoch for point in run.checkpoints]))
     return index
 
@@ -170,8 +169,8 @@ def index_scores(scorer: Scorer, index: Index, queries: Queries, parts: Parts) -
 
     Checkpoints whose scores are there are not computed again.
     """
-    run, methods = scorer.run, scorer.config.methods
-    rows = [index.methods.index(method) for method in methods]
+    run, weights = scorer.run, scorer.weights
+    rows = stored_under(index, scorer.methods)
     each = len(queries) * scorer.draws
     with progress("attribute", each * len(scorer.replays), "gradients") as advance:
         for replay in scorer.replays:
@@ -184,7 +183,7 @@ def index_scores(scorer: Scorer, index: Index, queries: Queries, parts: Parts) -
                 run.objective,
                 scorer.plan.at(replay.checkpoint.epoch),
                 queries.asked(run, scorer.plan),
-                methods,
+                weights,
                 index.projection,
                 scorer.rows(model),
                 queries.ids,
@@ -211,12 +210,26 @@ def index_scores(scorer: Scorer, index: Index, queries: Queries, parts: Parts) -
     )
 
 
+def stored_under(index: Index, methods: Sequence[Method]) -> list[int]:
+    """Places in an index of the methods' weights.
+
+    Raises:
+        RetracError: it lacks one.
+    """
+    for method in methods:
+        if method.weight.__name__ not in index.weights:
+            raise RetracError(
+                f"{index.path} does not hold what {method.name!r} needs: score it without --index"
+            )
+    return [index.weights.index(method.weight.__name__) for method in methods]
+
+
 def piece_scores(
-    part: IndexedCheckpoint, piece: slice, methods: Sequence[int], directions: Tensor
+    part: IndexedCheckpoint, piece: slice, weights: Sequence[int], directions: Tensor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores `[M, Q, S]` of one piece of an index, with the norms and timesteps of its visits."""
     read = part.read(piece)
-    sketches = torch.from_numpy(read.sketches[methods])
+    sketches = torch.from_numpy(read.sketches[weights])
     return (
         torch.einsum("mqd,msd->mqs", directions, sketches).numpy(),
         read.norms,
@@ -266,8 +279,8 @@ def _settings(scorer: Scorer, config: IndexConfig) -> dict[str, Any]:
     return {
         "kind": "replayed",
         "trained": scorer.run.identity,
-        "methods": list(METHODS),
         "checkpoints": [replay.checkpoint.epoch for replay in scorer.replays],
+        "weights": list(WEIGHTS),
         "replay": config.replay,
         "parameters": pattern_of(scorer.run, config.parameters),
         "seed": scorer.run.ledger.seed,
@@ -285,7 +298,7 @@ def _sides(scorer: Scorer, replay: Replay) -> dict[str, Sides]:
 
 
 def _missing(scorer: Scorer, path: Path, replay: Replay) -> list[slice]:
-    part = IndexedCheckpoint(path / f"epoch-{replay.checkpoint.epoch:04d}")
+    part = IndexedCheckpoint(path / f"epoch-{replay.checkpoint.epoch:04d}", tuple(WEIGHTS))
     begun = (part.path / "done.zarr").is_dir()
     return part.missing if begun else [slice(0, len(scorer.run.dataset))]
 

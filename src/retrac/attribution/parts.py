@@ -88,6 +88,12 @@ class Parts:
                 f"{self._path(name)} is damaged ({error}); delete it and run again"
             ) from error
 
+    def drop(self, name: str) -> None:
+        """Forget a piece that others were made of, if it is there."""
+        self._memory.pop(name, None)
+        if self._folder is not None:
+            self._path(name).unlink(missing_ok=True)
+
     def discard(self) -> None:
         """Forget all pieces: the whole is saved."""
         self._memory.clear()

@@ -14,7 +14,7 @@ from retrac.diffusion.shown import Seen, fast_memory_format
 from retrac.errors import RetracError
 from retrac.gradients import Directions, Layout, grouped_gradients
 from retrac.gradients.gradient import squared_norms_of
-from retrac.gradients.weighting import WEIGHTINGS
+from retrac.gradients.weights import Weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class QueryGradients:
     """Directions of some queries at one checkpoint.
 
     Attributes:
-        directions: M·Q rows, method by method: `(1/T') Σ_t w(‖ḡ_t‖) ḡ_t`.
+        directions: M·Q rows, weight by weight: `(1/T') Σ_t w(‖ḡ_t‖) ḡ_t`.
         norms: `[Q, T']`, ‖ḡ_t‖ over all parameters together.
     """
 
@@ -35,7 +35,7 @@ def query_gradients(
     objective: Loss,
     plan: Plan,
     queries: Asked,
-    methods: Sequence[str],
+    weights: Sequence[Weight],
     split: Split,
     names: Sequence[str],
     checkpoint: str,
@@ -53,7 +53,7 @@ def query_gradients(
         objective: the run's loss.
         plan: timesteps and noises.
         queries: Q of them, on the CPU.
-        methods: names of weightings.
+        weights: M, of each gradient by its norm.
         split: how many timesteps, whose gradients are held in memory, and noises make a pass.
         names: the queries' ids, for errors.
         checkpoint: its name, for errors.
@@ -91,13 +91,13 @@ def query_gradients(
                     "--checkpoints"
                 )
             norms[some, part] = norm.cpu()
-            weights = torch.stack([WEIGHTINGS[method](norm) for method in methods], 1) / steps
+            factors = torch.stack([weight(norm) for weight in weights], 1) / steps
             while gradients:  # gone before the next pass needs the memory
                 name, (layout, values) = gradients.popitem()
                 if name not in rows:
-                    empty = values.new_zeros(len(methods), size, values.shape[1])
+                    empty = values.new_zeros(len(weights), size, values.shape[1])
                     rows[name] = (layout, empty)
-                sums = weights @ values.unflatten(0, (asked.size, -1))  # [Q, M, n]
+                sums = factors @ values.unflatten(0, (asked.size, -1))  # [Q, M, n]
                 rows[name][1][:, some] += sums.transpose(0, 1)
                 del values, sums
             advance(len(squared))

@@ -13,7 +13,7 @@ from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Shown, together
 from retrac.errors import RetracError
 from retrac.gradients import Directions, dots_and_norms
-from retrac.gradients.weighting import WEIGHTINGS
+from retrac.gradients.weights import Weight
 from retrac.training.run import Run
 
 CHUNK = 512
@@ -61,12 +61,12 @@ def sample_scores(
     replay: Replay,
     samples: np.ndarray,
     directions: Directions,
-    methods: Sequence[str],
+    weights: Sequence[Weight],
     batch: int,
     ids: Sequence[str],
     groups: int = 1,
 ) -> SampleScores:
-    """`⟨direction, Σ_v (η_v/B_v) w(‖g_v‖) g_v⟩` for each method, query and sample.
+    """`⟨direction, Σ_v (η_v/B_v) w(‖g_v‖) g_v⟩` for each weight, query and sample.
 
     Args:
         model: the network at the checkpoint.
@@ -74,8 +74,8 @@ def sample_scores(
         visits: the samples' replayed events, in rows, epoch by epoch.
         replay: the visits' weights.
         samples: S indices.
-        directions: M·Q rows, method by method.
-        methods: names of weightings.
+        directions: M·Q rows, weight by weight.
+        weights: M, of each gradient by its norm.
         batch: visits in one forward and backward pass.
         ids: the dataset's sample ids, for errors.
         groups: G; every G-th visit belongs to the same one.
@@ -91,7 +91,7 @@ def sample_scores(
         squared.append(batch_norms.cpu())
     count, epochs = len(samples), len(replay.epochs)
     norms = torch.cat(squared).sqrt().view(epochs, count)
-    products = torch.cat(dots).view(epochs, count, len(methods), -1)
+    products = torch.cat(dots).view(epochs, count, len(weights), -1)
     finite = torch.isfinite(norms).all(0) & torch.isfinite(products).all(0).flatten(1).all(1)
     if not finite.all():
         broken = ids[int(samples[int(torch.nonzero(~finite)[0])])]
@@ -100,10 +100,10 @@ def sample_scores(
             f"{replay.checkpoint.path.name}; leave that checkpoint out with --checkpoints"
         )
     counted = torch.from_numpy(replay.weights[:, samples]).float()
-    weights = torch.stack([WEIGHTINGS[method](norms) * counted for method in methods])
+    factors = torch.stack([weight(norms) * counted for weight in weights])
     by_group = torch.stack(
         [
-            torch.einsum("mvs,vsmq->mqs", weights[:, group::groups], products[group::groups])
+            torch.einsum("mvs,vsmq->mqs", factors[:, group::groups], products[group::groups])
             for group in range(groups)
         ],
         dim=1,

@@ -13,6 +13,7 @@ from retrac.allocator import release_freed_memory
 from retrac.attribution.asked import Asked
 from retrac.attribution.config import TRAINED, AttributeConfig
 from retrac.attribution.memory import Split, rows_within, split_work
+from retrac.attribution.methods import Draws, Method
 from retrac.attribution.plan import Plan
 from retrac.attribution.query_gradients import QueryGradients, query_gradients
 from retrac.attribution.replay import Replay, plan_replays
@@ -22,6 +23,7 @@ from retrac.diffusion.lora import LORA_PARAMETERS
 from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
 from retrac.gradients import Directions
+from retrac.gradients.weights import Weight
 from retrac.training.run import Run, choose_checkpoints
 
 GROUPS = 8
@@ -30,17 +32,27 @@ GROUPS = 8
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """A run, and how its scores are computed."""
+    """A run, and how methods score it that add up the events of intervals.
+
+    Attributes:
+        run: whose samples are scored.
+        config: how.
+        methods: M of them.
+        replays: checkpoints, with the events that stand for each.
+        plan: the draws of queries.
+        device: where.
+    """
 
     run: Run
     config: AttributeConfig
+    methods: tuple[Method, ...]
     replays: tuple[Replay, ...]
     plan: Plan
     device: torch.device
 
     @staticmethod
     def of(run: Run, config: AttributeConfig) -> "Scorer":
-        """Choose checkpoints and events.
+        """Choose checkpoints and events; of the methods those that add up intervals.
 
         Raises:
             RetracError: a checkpoint or the device is not there.
@@ -51,6 +63,7 @@ class Scorer:
         return Scorer(
             run,
             config,
+            tuple(method for method in config.chosen if method.draws is Draws.INTERVALS),
             tuple(plan_replays(run, chosen, config.replay, config.replay_back)),
             Plan.of(config.plan, run.timesteps),
             device,
@@ -60,7 +73,7 @@ class Scorer:
     def settings(self) -> dict[str, Any]:
         """What decides the scores, as JSON values."""
         return {
-            "methods": list(self.config.methods),
+            "methods": [method.name for method in self.methods],
             "checkpoints": [replay.checkpoint.epoch for replay in self.replays],
             "replay": self.config.replay,
             "parameters": self.pattern,
@@ -68,6 +81,11 @@ class Scorer:
             "trained": self.run.identity,
             **_unusual(self.config),
         }
+
+    @property
+    def weights(self) -> list[Weight]:
+        """The methods' weights of gradients."""
+        return [method.weight for method in self.methods]
 
     @property
     def pattern(self) -> str:
@@ -110,7 +128,7 @@ class Scorer:
             self.run.example,
             self.plan,
             queries,
-            len(self.config.methods),
+            len(self.methods),
             self.config.compute,
         )
 
@@ -133,7 +151,7 @@ class Scorer:
             self.run.objective,
             self.plan.at(replay.checkpoint.epoch),
             asked,
-            self.config.methods,
+            self.weights,
             split,
             ids,
             replay.checkpoint.path.name,
@@ -163,7 +181,7 @@ class Scorer:
             replay,
             samples,
             directions,
-            self.config.methods,
+            self.weights,
             split.batch,
             self.run.dataset.ids,
             self.groups,

@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 from diffusers import UNet2DModel
 
-from retrac.attribution.config import METHODS, TRAINED, AttributeConfig, ComputeConfig, PlanConfig
+from retrac.attribution.config import TRAINED, AttributeConfig, ComputeConfig, PlanConfig
 from retrac.attribution.memory import Split
+from retrac.attribution.methods import by_events
 from retrac.attribution.parts import Left, Parts, parts_beside
 from retrac.attribution.queries import training_samples
 from retrac.attribution.ranking import Ranked, evenly_spread, ranked
@@ -88,7 +89,7 @@ def self_influence(
         RetracError: as `attribute`.
     """
     config = AttributeConfig(
-        tuple(METHODS),
+        tuple(method.name for method in by_events()),
         tuple(checkpoints),
         replay,
         parameters,
@@ -144,8 +145,9 @@ def check_method(method: str) -> None:
     Raises:
         RetracError: with the nearest one that does.
     """
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
+    known = [each.name for each in by_events()]
+    if method not in known:
+        raise unknown("method", method, known)
 
 
 def spread(size: int, count: int | None) -> list[int] | None:
@@ -234,7 +236,7 @@ def _assemble(
             "image": (("sample", "channel", "row", "column"), samples.images),
         },
         coords={
-            "method": list(scorer.config.methods),
+            "method": [method.name for method in scorer.methods],
             "checkpoint": [replay.checkpoint.epoch for replay in scorer.replays],
             "sample": indices,
             "sample_id": ("sample", list(samples.ids)),

@@ -13,7 +13,7 @@ from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
 from retrac.gradients.sketch import Projection, sketches
-from retrac.gradients.weighting import WEIGHTINGS
+from retrac.gradients.weights import Weight
 from retrac.training.index import Rows
 
 
@@ -22,7 +22,7 @@ def query_sketches(
     objective: Loss,
     plan: Plan,
     queries: Asked,
-    methods: Sequence[str],
+    weights: Sequence[Weight],
     projection: Projection,
     batch: int,
     names: Sequence[str],
@@ -36,7 +36,7 @@ def query_sketches(
         objective: the run's loss.
         plan: timesteps and noises.
         queries: Q of them, on the CPU.
-        methods: names of weightings.
+        weights: M, of each gradient by its norm.
         projection: of the index.
         batch: draws in a pass.
         names: the queries' ids, for errors.
@@ -68,8 +68,8 @@ def query_sketches(
                 f"the gradient of query {names[first + int(finite.int().argmin())]!r} is not "
                 f"finite at checkpoint {checkpoint}; leave that checkpoint out with --checkpoints"
             )
-        weights = torch.stack([WEIGHTINGS[method](norm) for method in methods], 1) / steps
-        found.append((weights @ by_timestep).float().cpu())
+        factors = torch.stack([weight(norm) for weight in weights], 1) / steps
+        found.append((factors @ by_timestep).float().cpu())
         norms.append(norm.cpu())
     return torch.cat(found).transpose(0, 1).contiguous(), torch.cat(norms)
 
@@ -80,12 +80,12 @@ def sample_sketches(
     visits: Shown,
     replay: Replay,
     samples: np.ndarray,
-    methods: Sequence[str],
+    weights: Sequence[Weight],
     projection: Projection,
     batch: int,
     ids: Sequence[str],
 ) -> Rows:
-    """`Σ_v (η_v/B_v) w(‖g_v‖) S(g_v)` for each method and sample, with norms by the sketch.
+    """`Σ_v (η_v/B_v) w(‖g_v‖) S(g_v)` for each weight and sample, with norms by the sketch.
 
     Args:
         model: the network at the checkpoint.
@@ -93,7 +93,7 @@ def sample_sketches(
         visits: the samples' replayed events.
         replay: the visits' weights.
         samples: S indices.
-        methods: names of weightings.
+        weights: M, of each gradient by its norm.
         projection: of the index.
         batch: visits in a pass.
         ids: the dataset's sample ids, for errors.
@@ -118,9 +118,9 @@ def sample_sketches(
                 f"{replay.checkpoint.path.name}; leave that checkpoint out with --checkpoints"
             )
         if sums is None:
-            sums = rows.new_zeros(len(methods), count, rows.shape[1])
-        for method, total in zip(methods, sums, strict=True):
-            total.index_add_(0, where, (WEIGHTINGS[method](norm) * counted[part])[:, None] * rows)
+            sums = rows.new_zeros(len(weights), count, rows.shape[1])
+        for weight, total in zip(weights, sums, strict=True):
+            total.index_add_(0, where, (weight(norm) * counted[part])[:, None] * rows)
     assert sums is not None  # there is a visit
     return Rows(
         sums.numpy(),

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from retrac.attribution.config import METHODS
+from retrac.attribution.methods import by_events
 from retrac.attribution.explanation import Entry, Explanation
 
 ROUTES = {
@@ -83,7 +83,7 @@ def _title(found: Explanation) -> str:
         return f"A sketching pass over {found.batch} samples: {found.sketch:,} numbers for each."
     title = (
         f"An exact pass over {found.batch} samples, for {found.queries} queries by "
-        f"{' and '.join(METHODS)}."
+        f"{' and '.join(method.name for method in by_events())}."
     )
     if found.queries < found.asked:
         title += f" More queries do not fit into the memory budget: {found.asked} take several."

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from retrac.attribution.config import METHODS, TRAINED, AttributeConfig, ComputeConfig, PlanConfig
+from retrac.attribution.config import TRAINED, AttributeConfig, ComputeConfig, PlanConfig
+from retrac.attribution.methods import by_events
 from retrac.cli.estimate import announced
 from retrac.errors import RetracError
 
@@ -56,7 +57,12 @@ class Outliers:
         path = self.output or run.path / "outliers"
         samples = spread(len(run.dataset), self.samples)
         config = AttributeConfig(
-            tuple(METHODS), self.checkpoints, self.replay, self.parameters, self.plan, self.compute
+            tuple(method.name for method in by_events()),
+            self.checkpoints,
+            self.replay,
+            self.parameters,
+            self.plan,
+            self.compute,
         )
         measure = partial(estimate_self_influence, run, samples, config, path)
         if not announced(measure, path, self.dry_run):

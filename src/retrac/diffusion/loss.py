@@ -1,6 +1,6 @@
 """The loss of each sample at its own timestep and noise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from retrac.diffusion.calls import Call, call_of
 from retrac.diffusion.config import ObjectiveConfig
+from retrac.diffusion.measurements import Measurement, Predicted, loss
 from retrac.diffusion.process import Process
 from retrac.diffusion.schedule import make_scheduler, process_of
 from retrac.diffusion.shown import Seen
@@ -24,6 +25,22 @@ class Loss(Protocol):
 
     def losses(self, model: Any, seen: Seen, timesteps: Tensor, noise: Tensor) -> Tensor:
         """Losses `[B]`; arguments as of `Objective.losses`."""
+        ...
+
+    @property
+    def gives_output(self) -> bool:
+        """Whether the network's output can be measured, beside the loss."""
+        ...
+
+    def measure(
+        self,
+        model: Any,
+        seen: Seen,
+        timesteps: Tensor,
+        noise: Tensor,
+        measurements: Sequence[Measurement],
+    ) -> Tensor:
+        """Several measurements of one forward pass, `[R, B]`; as of `Objective.measure`."""
         ...
 
 
@@ -49,6 +66,11 @@ class Objective:
         process = process_of(make_scheduler(config))
         return Objective(process, DISTANCES[config.loss], call_of("UNet2DModel"))
 
+    @property
+    def gives_output(self) -> bool:
+        """Yes."""
+        return True
+
     def losses(
         self,
         model: Callable[..., Any] | nn.Module,
@@ -67,6 +89,25 @@ class Objective:
         Returns:
             Losses `[B]`, float32 or wider, whatever the precision of weights.
         """
+        return self.measure(model, seen, timesteps, noise, (loss,))[0]
+
+    def measure(
+        self,
+        model: Callable[..., Any] | nn.Module,
+        seen: Seen,
+        timesteps: Tensor,
+        noise: Tensor,
+        measurements: Sequence[Measurement],
+    ) -> Tensor:
+        """Run the network once, and take R measurements of what it gives.
+
+        Args:
+            model, seen, timesteps, noise: as for `losses`.
+            measurements: R of them.
+
+        Returns:
+            `[R, B]`, float32 or wider, whatever the precision of weights.
+        """
         process, clean = self.process, seen.clean
         noisy = process.noised(clean, noise, timesteps)
         target = process.target(clean, noise, timesteps)
@@ -78,7 +119,9 @@ class Objective:
         if seen.counted is not None:
             distances = distances * seen.counted
         losses = distances.flatten(1).mean(1)
-        return process.weight.to(losses)[timesteps] * losses
+        losses = process.weight.to(losses)[timesteps] * losses
+        predicted = Predicted(prediction, losses, seen.counted)
+        return torch.stack([measurement(predicted) for measurement in measurements])
 
 
 def precision_of(model: Any, otherwise: Tensor) -> torch.dtype:

@@ -10,13 +10,14 @@ import numpy as np
 from retrac.attribution.asked import Queries
 from retrac.attribution.attribute import Way
 from retrac.attribution.attribution import Attribution
-from retrac.attribution.config import METHODS, AttributeConfig, PlanConfig
+from retrac.attribution.config import AttributeConfig, PlanConfig
 from retrac.attribution.estimate import (
     estimate_attribution,
     estimate_samples,
     estimate_self_influence,
     together,
 )
+from retrac.attribution.methods import by_events
 from retrac.attribution.ranking import evenly_spread
 from retrac.attribution.scorer import Scorer
 from retrac.attribution.self_influence import self_influence, settings_of
@@ -258,7 +259,7 @@ def own_influence(run: Run, way: AttributeConfig) -> AttributeConfig:
     """How self-influence is scored beside such scores: at the same checkpoints and visits."""
     scorer = Way.of(run, way).scorer
     return AttributeConfig(
-        tuple(METHODS),
+        tuple(method.name for method in by_events()),
         tuple(replay.checkpoint.epoch for replay in scorer.replays),
         scorer.config.replay,
         scorer.config.parameters,

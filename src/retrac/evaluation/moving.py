@@ -59,7 +59,7 @@ def moved_scores(
         float32 `[M, Q, S]`.
     """
     usual = Scorer.of(run, config)
-    moved = MovedScorer(usual.run, usual.config, usual.replays, usual.plan, usual.device, moments)
+    moved = MovedScorer(**vars(usual), moments=moments)
     return exact_scores(moved, queries, samples, Parts(None, {})).score.sum(1)
 
 

@@ -3,10 +3,23 @@
 `dots_and_norms` is the fast way, `oracle.dots_and_norms` the slow one to check it with.
 """
 
-from retrac.gradients import oracle
-from retrac.gradients.contract import dots_and_norms, grouped_gradients, squared_norms
-from retrac.gradients.coverage import CoverageError
-from retrac.gradients.layout import Directions, Layout
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrac.gradients import oracle
+    from retrac.gradients.contract import dots_and_norms, grouped_gradients, squared_norms
+    from retrac.gradients.coverage import CoverageError
+    from retrac.gradients.layout import Directions, Layout
+
+_HOMES = {
+    "CoverageError": "coverage",
+    "Directions": "layout",
+    "Layout": "layout",
+    "dots_and_norms": "contract",
+    "grouped_gradients": "contract",
+    "squared_norms": "contract",
+}
 
 __all__ = [
     "CoverageError",
@@ -17,3 +30,12 @@ __all__ = [
     "oracle",
     "squared_norms",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: weights are needed without torch."""
+    if name == "oracle":
+        return import_module("retrac.gradients.oracle")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'retrac.gradients' has no attribute {name!r}")
+    return getattr(import_module(f"retrac.gradients.{_HOMES[name]}"), name)

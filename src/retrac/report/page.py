@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from retrac.attribution.attribution import Attribution
+from retrac.attribution.methods import methods
 from retrac.data.images import Pixels, to_pil
 from retrac.errors import RetracError
 from retrac.evaluation.section import Section
@@ -74,7 +75,7 @@ def render(attribution: Attribution, k: int, sections: Sequence[Section] = ()) -
         groups=attribution.groups,
         checkpoints=attribution.dataset.sizes["checkpoint"],
         marks=any(s.influential for s in summed),
-        methods=wording.METHODS,
+        methods=methods(),
         estimated=content.estimated(attribution),
         pictures=_pictures(attribution, content.shown(asked, summed)),
         blank=_png_uri(Image.new("LA", (width, height))),

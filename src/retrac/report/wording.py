@@ -7,28 +7,14 @@ from typing import Any
 
 import numpy as np
 
-METHODS = {
-    "tracin": (
-        "TracIn",
-        "The dot product of the sample’s gradient, at its events, with "
-        "the query’s gradient, added up over the checkpoints. Samples with a large gradient norm, "
-        "caused by the timestep at which they happened to be trained, can top every query’s list: "
-        "the dominating norm effect.",
-    ),
-    "retrac": (
-        "ReTrac",
-        "The same sum with every gradient normalised to length one first. Only the direction of a "
-        "gradient counts, so a large gradient norm no longer lifts a sample into every list.",
-    ),
-}
-"""Method -> its name on the page, and what it computes."""
+from retrac.attribution.methods import methods
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def method_name(method: str) -> str:
     """Return the name under which a method is known."""
-    return METHODS.get(method, (method, ""))[0]
+    return methods()[method].title if method in methods() else method
 
 
 def exponent(values: Iterable[float]) -> int:

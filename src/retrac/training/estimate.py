@@ -11,7 +11,7 @@ from retrac.data.dataset import ImageDataset
 from retrac.diffusion.device import choose_device
 from retrac.diffusion.sampling import BATCH, Making, sample
 from retrac.estimate import PASSES, Estimate, folder_bytes, peak_bytes, scratch, seconds_of
-from retrac.gradients.weighting import WEIGHTINGS
+from retrac.gradients.weights import WEIGHTS
 from retrac.training.config import TrainConfig
 from retrac.training.generation import labels_for
 from retrac.training.generation import refuse_unfit as refuse_unfit_images
@@ -183,15 +183,17 @@ class RowCosts:
     disk: float
 
 
-def row_costs(folder: Path, methods: int, size: int, visits: int, samples: int) -> RowCosts:
+def row_costs(
+    folder: Path, weights: Sequence[str], size: int, visits: int, samples: int
+) -> RowCosts:
     """Write one piece of an index of random numbers into a folder."""
     count = min(samples, CHUNK)
     rows = Rows(
-        np.random.default_rng(0).standard_normal((methods, count, size), dtype=np.float32),
+        np.random.default_rng(0).standard_normal((len(weights), count, size), dtype=np.float32),
         np.ones((count, visits), np.float32),
         np.zeros((count, visits), np.int64),
     )
-    part = IndexedCheckpoint.create(folder, methods, count, size, visits, count)
+    part = IndexedCheckpoint.create(folder, weights, count, size, visits, count)
     seconds = seconds_of(lambda: part.write(slice(0, count), rows))
     return RowCosts(seconds / count, folder_bytes(folder) / count)
 
@@ -219,19 +221,19 @@ def _recorded_costs(
         begun.config
         if begun is not None
         else {
-            "methods": list(WEIGHTINGS),
+            "weights": list(WEIGHTS),
             "seed": config.seed,
             **lay_out(config, size, training.network, dataset, ledger, device, LOOK),
         }
     )
     index = Index(folder, laid)
     training.recording = Recorder(index, training.network, ledger, training.accelerator)
-    methods, numbers, samples = len(index.methods), int(laid["size"]), len(dataset)
-    row = row_costs(folder / "rows", methods, numbers, config.checkpoint_every, samples)
+    weights, numbers, samples = index.weights, int(laid["size"]), len(dataset)
+    row = row_costs(folder / "rows", weights, numbers, config.checkpoint_every, samples)
     few = replace(ledger, size=min(samples, CHUNK))
     kept = Recorder(index, training.network, few, training.accelerator)
     save = seconds_of(lambda: kept.save(folder)) / few.size
-    sums = FLOAT * methods * samples * numbers
+    sums = FLOAT * len(weights) * samples * numbers
     return replace(
         plain,
         visit=_step_seconds(training),

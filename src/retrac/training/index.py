@@ -1,8 +1,9 @@
 """An index: sketches of every sample's gradients at every checkpoint, on disk.
 
 A folder with `index.json`, which says how it was made, and one folder per checkpoint. There
-`sketch.zarr` holds `Σ_v (η_v/B_v) w(‖g_v‖) S(g_v)` of each method and sample in float16, each row
-divided by its number in `scale.zarr`; `norm.zarr` and `timestep.zarr` tell of the visits.
+`sketch-WEIGHT.zarr` holds `Σ_v (η_v/B_v) w(‖g_v‖) S(g_v)` of each sample in float16, each row
+divided by its number in `scale-WEIGHT.zarr`, for each weight w of gradients; `norm.zarr` and
+`timestep.zarr` tell of the visits. Which methods use a weight is not known here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +21,8 @@ from retrac.files import PARTIAL, disk_refusal, read_json, remove, write_json
 from retrac.gradients.sketch import Projection, Sides, Sizes, allocate, sketch_size
 
 CONFIG = "index.json"
-FORMAT = 2
-"""Of the order in which a sketch's numbers lie, among others."""
+FORMAT = 3
+"""Of what the folder holds, and of the order in which a sketch's numbers lie."""
 LARGEST = 1024.0
 """Of a row's numbers as stored: far from both ends of float16."""
 CHUNK = 512
@@ -35,7 +36,7 @@ class Rows:
     """Some samples' part of an index at one checkpoint.
 
     Attributes:
-        sketches: float32 `[M, S, d]`.
+        sketches: float32 `[W, S, d]`, by weight.
         norms: float32 `[S, V]`, of each visit's gradient, by its sketch.
         timesteps: int64 `[S, V]`.
     """
@@ -47,13 +48,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class IndexedCheckpoint:
-    """The sketches at one checkpoint, in the folder `path`."""
+    """The sketches at one checkpoint, in the folder `path`, by the names of weights."""
 
     path: Path
+    weights: tuple[str, ...]
 
     @staticmethod
     def create(
-        path: Path, methods: int, samples: int, size: int, visits: int, chunk: int
+        path: Path, weights: Sequence[str], samples: int, size: int, visits: int, chunk: int
     ) -> "IndexedCheckpoint":
         """Begin an empty one, in place of whatever is there; filled `chunk` samples at a time.
 
@@ -63,18 +65,19 @@ class IndexedCheckpoint:
         with _writing(path):
             remove(path)
             path.mkdir(parents=True)
-            _array(path / "sketch.zarr", (methods, samples, size), (1, chunk, size), "float16")
-            _array(path / "scale.zarr", (methods, samples), (methods, chunk), "float32")
+            for weight in weights:
+                _array(path / f"sketch-{weight}.zarr", (samples, size), (chunk, size), "float16")
+                _array(path / f"scale-{weight}.zarr", (samples,), (chunk,), "float32")
             _array(path / "norm.zarr", (samples, visits), (chunk, visits), "float32")
             _array(path / "timestep.zarr", (samples, visits), (chunk, visits), "int64")
             _array(path / "done.zarr", (-(-samples // chunk),), (1,), "bool")
-        return IndexedCheckpoint(path)
+        return IndexedCheckpoint(path, tuple(weights))
 
     @property
     def chunks(self) -> list[slice]:
         """The samples of each piece that is written at one time."""
-        scale = self._open("scale", "r")
-        samples, chunk = int(scale.shape[1]), int(scale.chunks[1])
+        norms = self._open("norm", "r")
+        samples, chunk = int(norms.shape[0]), int(norms.chunks[0])
         return [slice(at, min(at + chunk, samples)) for at in range(0, samples, chunk)]
 
     @property
@@ -91,19 +94,24 @@ class IndexedCheckpoint:
         """
         scale = np.abs(rows.sketches).max(axis=2) / LARGEST
         divisor = np.where(scale > 0, scale, 1)[..., None]
-        of_all = (slice(None), samples)
-        self._write("sketch", of_all, (rows.sketches / divisor).astype(np.float16))
-        self._write("scale", of_all, scale)
+        stored = (rows.sketches / divisor).astype(np.float16)
+        for place, weight in enumerate(self.weights):
+            self._write(f"sketch-{weight}", samples, stored[place])
+            self._write(f"scale-{weight}", samples, scale[place])
         self._write("norm", samples, rows.norms)
         self._write("timestep", samples, rows.timesteps)
         self._write("done", self.chunks.index(samples), True)
 
     def read(self, samples: slice) -> Rows:
         """Some samples' rows."""
-        of_all = (slice(None), samples)
-        scale = self._read("scale", of_all)
-        sketches = self._read("sketch", of_all).astype(np.float32) * scale[..., None]
-        return Rows(sketches, self._read("norm", samples), self._read("timestep", samples))
+        sketches = [
+            self._read(f"sketch-{weight}", samples).astype(np.float32)
+            * self._read(f"scale-{weight}", samples)[:, None]
+            for weight in self.weights
+        ]
+        return Rows(
+            np.stack(sketches), self._read("norm", samples), self._read("timestep", samples)
+        )
 
     def _open(self, name: str, mode: Literal["r", "r+"]) -> Any:
         with self._refusing(name) as path:
@@ -137,7 +145,7 @@ class Index:
     Attributes:
         path: the folder.
         config: `index.json`: `kind` ("replayed" or "recorded"), `trained` (the run's identity, or
-            its origin if recorded), `methods`, `replay`, `parameters`, `seed`, `asked`, `sizes`,
+            its origin if recorded), `weights`, `replay`, `parameters`, `seed`, `asked`, `sizes`,
             `size`, `format`, and the `checkpoints` of one that is replayed.
     """
 
@@ -201,7 +209,7 @@ class Index:
         if not (path / CONFIG).is_file():
             raise RetracError(f"no index at {path}: it has no {CONFIG}")
         config = read_json(path / CONFIG)
-        needed = {"kind", "trained", "methods", "replay", "parameters", "seed", "sizes", "size"}
+        needed = {"kind", "trained", "weights", "replay", "parameters", "seed", "sizes", "size"}
         if missing := needed - config.keys():
             raise RetracError(f"{path / CONFIG} is damaged: it lacks {min(missing)!r}")
         if config.get("format") != FORMAT:
@@ -222,19 +230,22 @@ class Index:
         return Projection(int(self.config["seed"]), self.sizes)
 
     @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods whose weights of gradients it holds."""
-        return tuple(self.config["methods"])
+    def weights(self) -> tuple[str, ...]:
+        """Names of the weights under which it has added up gradients."""
+        return tuple(self.config["weights"])
 
     @property
     def epochs(self) -> list[int]:
         """Epochs of the checkpoints that are wholly indexed."""
         found = (path for path in self.path.glob("epoch-*") if (path / "done.zarr").is_dir())
-        return sorted(_epoch(path) for path in found if not IndexedCheckpoint(path).missing)
+        return sorted(_epoch(path) for path in found if not self._at(path).missing)
 
     def checkpoint(self, epoch: int) -> IndexedCheckpoint:
         """The part of one checkpoint."""
-        return IndexedCheckpoint(self.path / f"epoch-{epoch:04d}")
+        return self._at(self.path / f"epoch-{epoch:04d}")
+
+    def _at(self, path: Path) -> IndexedCheckpoint:
+        return IndexedCheckpoint(path, self.weights)
 
     def refuse_other_training(self, trained: str) -> None:
         """Refuse an index of another training than the one that this tells from others.

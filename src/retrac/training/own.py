@@ -16,6 +16,7 @@ from retrac.data.config import DatasetConfig
 from retrac.data.open import open_dataset
 from retrac.diffusion.calls import Conditions
 from retrac.diffusion.loss import precision_of
+from retrac.diffusion.measurements import Measurement, refuse_all_but_the_loss
 from retrac.diffusion.sampling import Making
 from retrac.diffusion.shown import Seen, Shown
 from retrac.errors import RetracError
@@ -141,6 +142,27 @@ class OwnLoss:
             )
         precision = precision_of(model, noise)
         return self.own(model, seen.at(precision), timesteps, noise.to(precision))
+
+    @property
+    def gives_output(self) -> bool:
+        """No: what the module gives is known to your function only."""
+        return False
+
+    def measure(
+        self,
+        model: Any,
+        seen: Seen,
+        timesteps: Tensor,
+        noise: Tensor,
+        measurements: Sequence[Measurement],
+    ) -> Tensor:
+        """The losses, `[1, B]`.
+
+        Raises:
+            RetracError: as `losses`, or something else is to be measured.
+        """
+        refuse_all_but_the_loss(measurements, "a module of your own")
+        return self.losses(model, seen, timesteps, noise)[None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from retrac.diffusion.loss import Objective
 from retrac.errors import RetracError
 from retrac.gradients.sketch import Collected, Sides, measure_sides
 from retrac.gradients.tape import live_tape
-from retrac.gradients.weighting import WEIGHTINGS
+from retrac.gradients.weights import WEIGHTS
 from retrac.training.config import TrainConfig
 from retrac.training.index import CHUNK, Index, IndexedCheckpoint, Rows, laid_out, pilot
 from retrac.training.inputs import training_inputs
@@ -135,8 +135,8 @@ class Recorder:
         self._ledger = ledger
         self._accelerator = accelerator
         self._collected = Collected(index.projection)
-        self._methods = [WEIGHTINGS[method] for method in index.methods]
-        shape = (len(self._methods), ledger.size, int(index.config["size"]))
+        self._weights = [WEIGHTS[name] for name in index.weights]
+        shape = (len(self._weights), ledger.size, int(index.config["size"]))
         self._sums = torch.zeros(shape)
         self._norms: dict[int, Tensor] = {}
 
@@ -162,7 +162,7 @@ class Recorder:
                 f"a gradient is not finite in epoch {epoch + 1}: lower --learning-rate, or set "
                 "--max-grad-norm; earlier checkpoints are kept"
             )
-        counted = torch.stack([weighting(norms) for weighting in self._methods]) * rate / len(batch)
+        counted = torch.stack([weight(norms) for weight in self._weights]) * rate / len(batch)
         where = torch.from_numpy(batch)
         self._sums[:, where] += (counted[..., None] * rows).cpu()
         by_epoch = self._norms.setdefault(epoch, torch.full((self._ledger.size,), torch.nan))
@@ -176,9 +176,14 @@ class Recorder:
         missing = torch.full((self._ledger.size,), torch.nan)
         norms = torch.stack([self._norms.get(number, missing) for number in epochs], 1)
         timesteps = np.stack([self._timesteps(number) for number in epochs], 1)
-        methods, samples, size = self._sums.shape
+        _, samples, size = self._sums.shape
         part = IndexedCheckpoint.create(
-            self._index.checkpoint(epoch).path, methods, samples, size, len(epochs), CHUNK
+            self._index.checkpoint(epoch).path,
+            self._index.weights,
+            samples,
+            size,
+            len(epochs),
+            CHUNK,
         )
         for chunk in part.chunks:
             rows = Rows(self._sums[:, chunk].numpy(), norms[chunk].numpy(), timesteps[chunk])
@@ -303,7 +308,7 @@ def _settings(
     return {
         "kind": "recorded",
         "trained": training_identity(new_record(config, dataset, ledger)),
-        "methods": list(WEIGHTINGS),
+        "weights": list(WEIGHTS),
         "replay": "all",
         "parameters": ".*",
         "seed": config.seed,

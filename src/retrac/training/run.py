@@ -170,6 +170,10 @@ class Run(ABC):
     def shown(self, epoch: int, samples: np.ndarray) -> Shown:
         """What an event of each of some samples shows the network; `epoch` counts from 0."""
 
+    def event_timesteps(self, epoch: int, samples: np.ndarray) -> np.ndarray:
+        """The timesteps of those events, int64 `[B]`."""
+        return self.shown(epoch, samples).timesteps.numpy()
+
     def known_epochs(self, interval: range) -> Sequence[int]:
         """Those epochs of the interval before a checkpoint whose events are known, the last among
         them: all."""

@@ -130,6 +130,10 @@ class TrainedRun(Run):
         """What training showed the network of some samples in one epoch."""
         return training_inputs(self.dataset, self.ledger, epoch, samples, self.config.flip)
 
+    def event_timesteps(self, epoch: int, samples: np.ndarray) -> np.ndarray:
+        """Likewise, without drawing their noises."""
+        return self.ledger.events(epoch, samples, (0,)).timesteps.numpy()
+
     def visit_weights(self, epochs: Sequence[int]) -> np.ndarray:
         """η_v/B_v of every sample's visit in some epochs, float64 `[len(epochs), N]`.
 

@@ -1,0 +1,215 @@
+"""The methods: the table of contents of the project.
+
+A method is a record of choices that do not depend on one another. The engine runs once for each
+feature (`Method.feature`), so methods that share one share the pass. Help, tables, reports and
+benchmarks take names, titles and descriptions from here; there is no other list. Other packages
+add methods by the entry point `retrac.methods` (docs/adding-a-method.md). Free of torch's import.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import NamedTuple
+
+from retrac.attribution.metrics import DampedKernel, Identity, Metric, UnitNorm
+from retrac.diffusion.measurements import Measurement, loss, output_mean, output_square
+from retrac.errors import RetracError, unknown
+from retrac.gradients.weights import Weight, inverse_norm, one
+
+ENTRY_POINT = "retrac.methods"
+"""Group of entry points; each names a `Method`."""
+
+
+PLAIN = Identity()
+
+
+class Draws(Enum):
+    """At which timesteps and noises gradients are taken, and which of them make one feature."""
+
+    INTERVALS = "intervals"
+    """Samples at the events of training before each checkpoint, each weighted by its learning rate
+    over its batch size, and queries at the plan. Checkpoints add up."""
+    TIMESTEPS = "timesteps"
+    """Samples and queries alike, at the last checkpoint: a mean for each bin of timesteps, each
+    image with noises of its own. Samples at the events of training where those are known, else at
+    a grid."""
+    AVERAGE = "average"
+    """Samples and queries alike, at the last checkpoint: one mean over a grid."""
+
+
+class Feature(NamedTuple):
+    """What methods have in common that share a pass."""
+
+    draws: Draws
+    measurements: tuple[Measurement, ...]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of attribution.
+
+    Attributes:
+        name: on the command line and in results.
+        title: for people.
+        about: what it computes, in a sentence or two.
+        estimand: what exactly it foretells, in one sentence.
+        source: paper and equation.
+        measurements: of which gradients are compared; their scores add up.
+        draws: where gradients are taken.
+        weight: of each gradient, by its norm.
+        metric: between queries and samples.
+        unit_samples: whether each sample's feature is brought to unit norm.
+        signed: whether a score below zero says that a sample did the opposite.
+    """
+
+    name: str
+    title: str
+    about: str
+    estimand: str
+    source: str
+    measurements: tuple[Measurement, ...] = (loss,)
+    draws: Draws = Draws.INTERVALS
+    weight: Weight = one
+    metric: Metric = PLAIN
+    unit_samples: bool = False
+    signed: bool = True
+
+    @property
+    def feature(self) -> Feature:
+        """What it has in common with methods that share its pass."""
+        return Feature(self.draws, self.measurements)
+
+
+EVENT_ESTIMAND = (
+    "By how much this very training's visits to the sample lowered the query's loss, to first "
+    "order in the learning rate and under plain gradient descent."
+)
+EXPECTED_ESTIMAND = (
+    "By how much a training that had the sample more often would be expected to fit the query "
+    "better, a mean over events and seeds."
+)
+
+_RECORDS = (
+    Method(
+        name="kernel-retrac",
+        title="Kernel ReTrac",
+        about="Compares gradients of the loss and of the output at each timestep and in each layer "
+        "on its own, and discounts directions that most samples share: a damped kernel for each.",
+        estimand=EXPECTED_ESTIMAND,
+        source="ours; one kernel for each timestep and layer of TRAK's (Park et al. 2023, eq. 13)",
+        measurements=(loss, output_mean, output_square),
+        draws=Draws.TIMESTEPS,
+        metric=DampedKernel(0.3, by_layer=True),
+        signed=False,
+    ),
+    Method(
+        name="retrac",
+        title="ReTrac",
+        about="Adds up, over the checkpoints, the product of the sample’s gradient at its events "
+        "with the query’s, every gradient normalised to length one first. Only the direction of a "
+        "gradient counts, so a large gradient norm does not lift a sample into every list.",
+        estimand=EVENT_ESTIMAND,
+        source="Xie et al. 2024, eq. 7",
+        weight=inverse_norm,
+    ),
+    Method(
+        name="tracin",
+        title="TracIn",
+        about="The same sum with gradients as they are. Samples with a large gradient norm, caused "
+        "by the timestep at which they happened to be trained, can top every query’s list: the "
+        "dominating norm effect.",
+        estimand=EVENT_ESTIMAND,
+        source="Xie et al. 2024, eq. 4; Pruthi et al. 2020",
+    ),
+    Method(
+        name="trak",
+        title="TRAK",
+        about="One damped kernel between gradients of the loss, each a mean over timesteps.",
+        estimand=EXPECTED_ESTIMAND,
+        source="Park et al. 2023, eq. 13; for diffusion models Zheng et al. 2024, section 3",
+        draws=Draws.AVERAGE,
+        metric=DampedKernel(0.3),
+        signed=False,
+    ),
+    Method(
+        name="d-trak",
+        title="D-TRAK",
+        about="One damped kernel between gradients of the output’s mean square, each a mean over "
+        "timesteps.",
+        estimand=EXPECTED_ESTIMAND,
+        source="Zheng et al. 2024, section 4",
+        measurements=(output_square,),
+        draws=Draws.AVERAGE,
+        metric=DampedKernel(0.3),
+        signed=False,
+    ),
+    Method(
+        name="cosine",
+        title="Cosine",
+        about="The cosine between gradients of the loss, each a mean over timesteps.",
+        estimand="Nothing exactly: how alike the query’s and the sample’s pull on the weights are.",
+        source="Charpiat et al. 2019, eq. 6",
+        draws=Draws.AVERAGE,
+        metric=UnitNorm(),
+        unit_samples=True,
+    ),
+)
+
+DEFAULT = ("kernel-retrac", "retrac", "tracin")
+"""Names of those that people get who do not choose."""
+
+
+@cache
+def methods() -> MappingProxyType[str, Method]:
+    """All methods by name, those of other packages among them.
+
+    Raises:
+        RetracError: another package's entry point is no method, or has a name that is taken.
+    """
+    found = {method.name: method for method in _RECORDS}
+    for point in entry_points(group=ENTRY_POINT):
+        try:
+            method = point.load()
+        except Exception as error:  # whatever another package does when it is imported
+            raise RetracError(
+                f"the method {point.name!r} of another package cannot be loaded ({error!r}): mend "
+                f"or uninstall {point.value.partition(':')[0]!r}"
+            ) from error
+        if not isinstance(method, Method):
+            raise RetracError(f"the entry point {point.value!r} must name a retrac.Method")
+        if method.name in found:
+            raise RetracError(f"two methods are called {method.name!r}: uninstall {point.value!r}")
+        found[method.name] = method
+    return MappingProxyType(found)
+
+
+def method_named(name: str) -> Method:
+    """One of them.
+
+    Raises:
+        RetracError: there is none of that name.
+    """
+    if name not in methods():
+        raise unknown("method", name, methods())
+    return methods()[name]
+
+
+def by_events() -> tuple[Method, ...]:
+    """Those that add up the events of training in plain products: an index serves them, and they
+    score a sample on itself."""
+    return tuple(
+        method
+        for method in methods().values()
+        if method.draws is Draws.INTERVALS and method.metric == PLAIN
+    )
+
+
+def by_feature(chosen: Sequence[Method]) -> dict[Feature, list[Method]]:
+    """Methods in groups that share a pass, in the order of the first of each."""
+    groups: dict[Feature, list[Method]] = {}
+    for method in chosen:
+        groups.setdefault(method.feature, []).append(method)
+    return groups

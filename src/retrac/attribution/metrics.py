@@ -1,0 +1,116 @@
+"""Metrics between gradients: what becomes of a query's vector before it meets the samples'.
+
+A metric is fitted at a checkpoint and applied to queries alone, so the same features of samples
+serve every metric. Metrics of features are fitted to them; metrics of parameters
+(`parameter_metrics.py`) change directions in parameter space. Free of torch's import, as the
+records of methods are.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Transform: TypeAlias = "Callable[[Tensor], Tensor]"
+"""Queries' vectors `[Q, d]` -> `[Q, d]`."""
+
+
+class Metric(Protocol):
+    """Something that is fitted to features, and changes queries' vectors."""
+
+    def fit(self, samples: "Tensor", layers: Sequence[slice]) -> Transform:
+        """Fit it.
+
+        Args:
+            samples: `[N, d]`, a feature of every sample.
+            layers: the numbers of each layer, which lie side by side.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Plain inner products."""
+
+    def fit(self, samples: "Tensor", layers: Sequence[slice]) -> Transform:
+        """Nothing is to be fitted."""
+        return lambda queries: queries
+
+
+@dataclass(frozen=True)
+class UnitNorm:
+    """Queries' vectors at unit norm; a vector of zeros stays one."""
+
+    def fit(self, samples: "Tensor", layers: Sequence[slice]) -> Transform:
+        """Nothing is to be fitted."""
+        return lambda queries: queries * inverse_norms(queries)[:, None]
+
+
+@dataclass(frozen=True)
+class DampedKernel:
+    """`K_q (K + λI)⁻¹`, with `K = G Gᵀ` the products of the samples' features.
+
+    A query's vector becomes `(GᵀG + λI)⁻¹ u` (Park et al. 2023, TRAK, eq. 13). λ is a share of the
+    mean of K's diagonal, which is a sample's mean squared norm.
+
+    Attributes:
+        damping: that share, above 0.
+        by_layer: whether every layer has a kernel of its own; the score is their mean.
+    """
+
+    damping: float
+    by_layer: bool = False
+
+    def fit(self, samples: "Tensor", layers: Sequence[slice]) -> Transform:
+        """Factorise the kernels."""
+        blocks = list(layers) if self.by_layer else [slice(0, samples.shape[1])]
+        fitted = [damped_inverse(samples[:, block], self.damping) for block in blocks]
+
+        def transform(queries: "Tensor") -> "Tensor":
+            result = queries.new_zeros(queries.shape)
+            for block, inverse in zip(blocks, fitted, strict=True):
+                result[:, block] = inverse(queries[:, block]) / len(blocks)
+            return result
+
+        return transform
+
+
+def damped_inverse(samples: "Tensor", damping: float) -> Transform:
+    """`u -> (GᵀG + λI)⁻¹ u`, with λ = damping · mean_i ‖g_i‖²; zero where G is.
+
+    With N samples of d numbers the smaller of two matrices is factorised: of d×d (the primal), or
+    of N×N (the dual: `(u - Gᵀ(GGᵀ + λI)⁻¹Gu) / λ`).
+
+    Args:
+        samples: G, `[N, d]`.
+        damping: above 0.
+    """
+    import torch
+
+    count, size = samples.shape
+    strength = float(damping * samples.square().sum(dtype=torch.float64) / count)
+    if strength == 0:
+        return torch.zeros_like
+    primal = size <= count
+    gram = (samples.mT @ samples if primal else samples @ samples.mT).double()
+    gram.diagonal().add_(strength)
+    factor = torch.linalg.cholesky(gram)
+
+    def solve(right: "Tensor") -> "Tensor":
+        return torch.cholesky_solve(right.double().mT, factor).mT
+
+    def inverse(queries: "Tensor") -> "Tensor":
+        if primal:
+            return solve(queries).to(queries)
+        coefficients = solve(queries @ samples.mT).to(queries)
+        return (queries - coefficients @ samples) / strength
+
+    return inverse
+
+
+def inverse_norms(vectors: "Tensor") -> "Tensor":
+    """1/‖v‖ of each row, `[N]`; 0 where it is zero."""
+    norms = vectors.norm(dim=1)
+    return norms.reciprocal().masked_fill(norms == 0, 0)

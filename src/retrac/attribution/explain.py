@@ -15,12 +15,12 @@ from retrac.attribution.indexed import lay_out
 from retrac.attribution.scorer import Scorer
 from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
-from retrac.gradients.contract import Contracted
+from retrac.gradients.contract import Products
 from retrac.gradients.explain import Line, contraction, owned, sketching, watch
 from retrac.gradients.gradient import Gradient
 from retrac.gradients.layout import Directions, Layout
 from retrac.gradients.routes import Shape
-from retrac.gradients.sketch import Collected, Projection
+from retrac.gradients.sketch import Projection
 from retrac.gradients.speed import measure_machine, now
 from retrac.gradients.tape import per_sample_gradients
 from retrac.training.run import Run
@@ -119,8 +119,8 @@ def _exact_pass(model: nn.Module, losses: Callable[[], Tensor], count: int) -> W
     )
 
     def watched() -> dict[str, Line]:
-        contracted = Contracted(directions)
-        return watch(model, losses, contracted, contracted.totals, contraction(count))
+        (contracted,) = Products(directions).collect(1)
+        return watch(model, losses, contracted, contracted.rows, contraction(count))
 
     return watched
 
@@ -128,12 +128,9 @@ def _exact_pass(model: nn.Module, losses: Callable[[], Tensor], count: int) -> W
 def _sketching_pass(
     model: nn.Module, losses: Callable[[], Tensor], projection: Projection
 ) -> Watched:
-    collected = Collected(projection)
-
     def watched() -> dict[str, Line]:
-        return watch(
-            model, losses, collected, lambda _: collected.rows(), sketching(projection.sizes)
-        )
+        (collected,) = projection.collect(1)
+        return watch(model, losses, collected, collected.rows, sketching(projection.sizes))
 
     return watched
 

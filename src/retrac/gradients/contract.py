@@ -1,6 +1,7 @@
 """What a pass over a batch is asked for: inner products and norms, or the gradients themselves."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from retrac.gradients.gradient import Dense, Gradient, squared_norms_of
 from retrac.gradients.layout import Directions, Layout
 from retrac.gradients.precision import summed_in
 from retrac.gradients.tape import per_sample_gradients
+from retrac.gradients.views import in_groups, viewed
 
 SMALL = 2**16
 """Numbers of a dense gradient that is kept until all others like it are there."""
@@ -37,16 +39,35 @@ def dots_and_norms(
     """
     if not isinstance(directions, Directions):
         directions = Directions(dict(directions))
-    check_directions(model, directions)
-    contracted = Contracted(directions)
-    losses = per_sample_gradients(model, per_sample_losses, contracted)
-    return contracted.totals(losses)
+    ((dots, squared),) = viewed(model, per_sample_losses, Products(directions))
+    return dots, squared
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """The view of inner products with directions; for norms alone, with none.
+
+    Attributes:
+        directions: of all trainable parameters.
+    """
+
+    directions: Directions | None = None
+
+    def names(self, model: nn.Module) -> Container[str]:
+        """All trainable parameters, which must be those of the directions."""
+        if self.directions is not None:
+            check_directions(model, self.directions)
+        return {name for name, _ in model.named_parameters()}
+
+    def collect(self, passes: int) -> list["Contracted"]:
+        """A fresh collector for each pass."""
+        return [Contracted(self.directions) for _ in range(passes)]
 
 
 class Contracted:
     """Takes gradients as they come, and adds up their inner products and squared norms."""
 
-    def __init__(self, directions: Directions) -> None:
+    def __init__(self, directions: Directions | None) -> None:
         self._directions = directions
         self._dots: list[Tensor] = []
         self._squared_norms: list[Tensor] = []
@@ -54,19 +75,25 @@ class Contracted:
 
     def __call__(self, name: str, gradient: Gradient) -> None:
         """Contract one parameter's gradients."""
-        rows = self._directions.rows(name, gradient.layout)
+        like = gradient.values if isinstance(gradient, Dense) else gradient.b
+        rows = (
+            like.new_empty(0, gradient.layout.size)
+            if self._directions is None
+            else self._directions.rows(name, gradient.layout)
+        )
         if isinstance(gradient, Dense) and gradient.layout.size <= SMALL:
             self._small.append((gradient.values, rows))
         else:
             self._contract(gradient, rows)
 
-    def totals(self, losses: Tensor) -> tuple[Tensor, Tensor]:
+    def rows(self, losses: Tensor) -> tuple[Tensor, Tensor]:
         """`dots [B, M]` and `squared_norms [B]`; zeros like the losses `[B]` where none came."""
         if self._small:  # one product for all of them
             values, rows = (torch.cat(parts, 1) for parts in zip(*self._small, strict=True))
             self._contract(Dense(values, Layout.in_order(values.shape[1:])), rows)
         if not self._dots:
-            return losses.new_zeros(len(losses), self._directions.count), torch.zeros_like(losses)
+            count = self._directions.count if self._directions else 0
+            return losses.new_zeros(len(losses), count), torch.zeros_like(losses)
         return torch.stack(self._dots).sum(0), torch.stack(self._squared_norms).sum(0)
 
     def _contract(self, gradient: Gradient, rows: Tensor) -> None:
@@ -80,13 +107,8 @@ def squared_norms(model: nn.Module, per_sample_losses: Callable[[], Tensor]) -> 
 
     Takes and raises what `dots_and_norms` does.
     """
-    found: list[Tensor] = []
-
-    def consume(name: str, gradient: Gradient) -> None:
-        found.append(gradient.squared_norm())
-
-    losses = per_sample_gradients(model, per_sample_losses, consume)
-    return torch.stack(found).sum(0) if found else torch.zeros_like(losses)
+    ((_, squared),) = viewed(model, per_sample_losses, Products())
+    return squared
 
 
 def grouped_gradients(
@@ -111,13 +133,11 @@ def grouped_gradients(
     squared_norms: list[Tensor] = []
 
     def consume(name: str, gradient: Gradient) -> None:
-        if len(gradient) % size:
-            raise ValueError(f"{len(gradient)} samples do not make groups of {size}")
-        values = gradient.grouped(size).materialise()
+        values = gradient.materialise()
         gradients[name] = (gradient.layout, values)
         squared_norms.append(squared_norms_of(values))
 
-    losses = per_sample_gradients(model, per_sample_losses, consume)
+    losses = per_sample_gradients(model, per_sample_losses, in_groups(consume, size))
     groups = len(losses) // size
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and name not in gradients:

@@ -10,16 +10,16 @@ would get very few is left out, and costs nothing.
 
 import hashlib
 import math
-from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from retrac.gradients.coverage import CoverageError
-from retrac.gradients.gradient import Factored, Gradient
+from retrac.gradients.gradient import Factored, Gradient, squared_norms_of
 from retrac.gradients.tape import per_sample_gradients
+from retrac.gradients.views import viewed
 
 Sizes = Mapping[str, tuple[int, int]]
 """For each parameter's name, the channels of its inputs and outputs that a sketch keeps."""
@@ -55,7 +55,8 @@ class Sides:
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """Random projections of all parameters' gradients; a pure function of seed and sizes.
+    """Random projections of all parameters' gradients; a pure function of seed and sizes. As a view
+    it gives sketches.
 
     Attributes:
         seed: of the run; each side's stream follows from it and the parameter's name.
@@ -77,6 +78,15 @@ class Projection:
             self._side(f"{name} inputs", across, inputs, like),
             self._side(f"{name} outputs", over, outputs, like),
         )
+
+    def names(self, model: nn.Module) -> Container[str]:
+        """Those of which a sketch keeps anything."""
+        return self.sizes
+
+    def collect(self, passes: int) -> list["Collected"]:
+        """A fresh collector for each pass."""
+        widths: dict[str, int] = {}
+        return [Collected(self, widths) for _ in range(passes)]
 
     def _side(self, name: str, channels: int, kept: int, like: Tensor) -> Tensor | None:
         if kept >= channels:
@@ -102,38 +112,45 @@ def sketches(
     Raises:
         CoverageError: some parameter's gradient would be incomplete; it is named.
     """
-    collected = Collected(projection)
-    with _frozen_but(model, projection.sizes):
-        per_sample_gradients(model, per_sample_losses, collected)
-    return collected.rows()
+    ((rows, _),) = viewed(model, per_sample_losses, projection)
+    return rows
 
 
 class Collected:
-    """Takes gradients as they come, and gives their sketches side by side."""
+    """Takes gradients as they come, and gives their sketches side by side.
 
-    def __init__(self, projection: Projection) -> None:
+    Args:
+        projection: to sketch them with.
+        widths: numbers of each parameter's sketch, written down by all collectors of one forward
+            pass: what only some of the losses depend on has gradient zero for the others.
+    """
+
+    def __init__(self, projection: Projection, widths: dict[str, int]) -> None:
         self._projection = projection
-        self.names = frozenset(projection.sizes)
-        self._found: dict[str, Tensor] = {}
+        self._widths = widths
+        self._parts: dict[str, Tensor] = {}
 
     def __call__(self, name: str, gradient: Gradient) -> None:
         """Sketch one parameter's gradients."""
-        self._found[name] = self._projection(name, gradient)
+        self._parts[name] = self._projection(name, gradient)
+        self._widths[name] = self._parts[name].shape[1]
 
-    def rows(self) -> Tensor:
-        """All sketches `[B, d]`, in the order of the projection's sizes; empties the collection.
+    def rows(self, losses: Tensor) -> tuple[Tensor, Tensor]:
+        """All sketches `[B, d]`, in the order of the projection's sizes, and their squared norms.
 
         Raises:
             CoverageError: some parameter was not used by the forward pass.
         """
+        like = next(iter(self._parts.values()), losses)
         for name in self._projection.sizes:
-            if name not in self._found:
+            if name not in self._widths:
                 raise CoverageError(
                     f"parameter {name!r} was used when the sketch was laid out, and is not now"
                 )
-        rows = torch.cat([self._found[name] for name in self._projection.sizes], 1)
-        self._found.clear()
-        return rows
+            if name not in self._parts:
+                self._parts[name] = like.new_zeros(len(losses), self._widths[name])
+        rows = torch.cat([self._parts[name] for name in self._projection.sizes], 1)
+        return rows, squared_norms_of(rows)
 
 
 def measure_sides(model: nn.Module, *passes: Callable[[], Tensor]) -> dict[str, Sides]:
@@ -205,22 +222,6 @@ def allocate(sides: Mapping[str, Sides], size: int) -> dict[str, tuple[int, int]
 def sketch_size(sides: Mapping[str, Sides], sizes: Sizes) -> int:
     """Numbers of a whole sketch, d."""
     return sum(sides[name].copies * sizes[name][0] * sizes[name][1] for name in sizes)
-
-
-@contextmanager
-def _frozen_but(model: nn.Module, names: Container[str]) -> Iterator[None]:
-    others = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and name not in names
-    ]
-    for parameter in others:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in others:
-            parameter.requires_grad_(True)
 
 
 def _split(sides: Sides, numbers: float) -> tuple[int, int]:

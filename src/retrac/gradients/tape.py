@@ -1,7 +1,7 @@
-"""Records what every layer saw in a forward pass and turns one backward pass into per-sample
+"""Records what every layer saw in a forward pass and turns backward passes into per-sample
 gradients, layer by layer, freeing each as soon as it is consumed."""
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,37 +27,61 @@ from retrac.gradients.rules.registry import Call, kept_by
 Consumer = Callable[[str, Gradient], None]
 """Receives a parameter's name and the whole of its per-sample gradients."""
 
+Losses = Tensor | Sequence[Tensor]
+"""One number a sample, `[B]`; or R of them, in a sequence or as `[R, B]`."""
+
 
 def per_sample_gradients(
-    model: nn.Module, per_sample_losses: Callable[[], Tensor], consume: Consumer
+    model: nn.Module,
+    per_sample_losses: Callable[[], Losses],
+    consume: Consumer | Sequence[Consumer],
 ) -> Tensor:
-    """Run forward and backward once; hand each trainable parameter's gradients to `consume`.
+    """Run forward once, and backward for each loss; hand each trainable parameter's gradients on.
 
     Gradients with respect to the weights summed over the batch are never formed. A parameter that
-    the forward pass does not use has no gradient and is not handed on.
+    the forward pass does not use, or on which a loss does not depend, has no gradient and is not
+    handed on.
 
     Args:
         model: any module whose layers have the samples on the first axis, and of which no sample's
             loss depends on another sample.
-        per_sample_losses: runs the forward pass and returns the losses `[B]`.
-        consume: called once per parameter, in the order in which backward completes them.
+        per_sample_losses: runs the forward pass and returns the losses, `[B]`. If there are R of
+            them, a sequence keeps them apart to the end; a backward pass from one row of a tensor
+            `[R, B]` takes zeros along the paths of the others.
+        consume: called once per parameter, in the order in which backward completes them; for R
+            losses a consumer for each.
 
     Returns:
-        The losses `[B]`, detached.
+        The losses `[B]` or `[R, B]`, detached.
 
     Raises:
         CoverageError: some parameter's gradient would be incomplete or undefined; it, or its
-            layer, is named.
-        ValueError: the losses are not one number a sample.
+            layer, is named. Or a loss depends on no trainable parameter.
+        ValueError: the losses are not one number a sample, or not as many as consumers.
+    """
+    consumers = [consume] if callable(consume) else consume
+    with recorded(model, per_sample_losses) as tape:
+        if len(consumers) != len(tape.losses):
+            raise ValueError(f"{len(consumers)} consumers for {len(tape.losses)} losses")
+        for each in consumers:
+            tape.backward(each)
+    return tape.losses[0] if callable(consume) else torch.stack(tape.losses)
+
+
+@contextmanager
+def recorded(
+    model: nn.Module, per_sample_losses: Callable[[], Losses]
+) -> Iterator["ConstantWeightsTape"]:
+    """Run the forward pass; within the body, `tape.backward` differentiates one loss after another.
+
+    Takes and raises what `per_sample_gradients` does.
     """
     refuse_mixing_layers(model)
     refuse_opaque_layers(model)
-    tape = _ConstantWeightsTape(model, consume)
+    tape = ConstantWeightsTape(model)
     with tape.hooked(), torch.enable_grad():
-        losses = tape.record(per_sample_losses)
-        (losses.sum() * tape.scale).backward()
-        tape.flush()
-    return losses.detach()
+        tape.measure(per_sample_losses)
+        yield tape
 
 
 @contextmanager
@@ -100,6 +124,8 @@ class LiveTape:
 
     scale = 1.0
     """By how much larger than the losses is what is differentiated."""
+    last = True
+    """Whether no other backward pass is to come."""
 
     def __init__(self, model: nn.Module, consume: Consumer, names: Container[str]) -> None:
         self._names = {
@@ -113,7 +139,8 @@ class LiveTape:
         self._applying_rule = False
         self._running: list[_Use] = []
         self._shapes: list[tuple[nn.Module, tuple[int, ...]]] = []
-        self._waiting: dict[Tensor, int] = dict.fromkeys(self._names, 0)
+        self._uses: dict[Tensor, int] = dict.fromkeys(self._names, 0)
+        self._arrived: dict[Tensor, int] = dict.fromkeys(self._names, 0)
         self._pending: dict[nn.Parameter, Gradient] = {}
 
     @contextmanager
@@ -130,24 +157,22 @@ class LiveTape:
 
     def record(self, per_sample_losses: Callable[[], Tensor]) -> Tensor:
         """Run the forward pass and check that it can be taken apart by sample."""
-        self._recording = True
-        losses = per_sample_losses()
-        self._recording = False
-        if losses.dim() != 1:
-            raise ValueError(f"per_sample_losses must return [B] losses, not {tuple(losses.shape)}")
-        for layer, shape in self._shapes:
-            refuse_other_batch(self._layers[layer], layer, shape, len(losses))
-        if not losses.requires_grad:
-            raise CoverageError(
-                "the losses do not depend on any trainable parameter: were they computed under "
-                "torch.no_grad or detached, or is every layer that was used frozen?"
-            )
+        (losses,) = self._record(lambda: [per_sample_losses()])
         return losses
 
     def flush(self) -> None:
-        """Hand on what waits for uses that turned out not to lead to the loss."""
+        """End a backward pass: hand on what waits for uses that did not lead to the loss."""
         for parameter in list(self._pending):
             self._hand_on(parameter)
+        self._arrived = dict.fromkeys(self._names, 0)
+
+    def _record(self, per_sample_losses: Callable[[], Losses]) -> list[Tensor]:
+        self._recording = True
+        losses = _one_by_one(per_sample_losses())
+        self._recording = False
+        for layer, shape in self._shapes:
+            refuse_other_batch(self._layers[layer], layer, shape, len(losses[0]))
+        return losses
 
     def _before(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._applying_rule:
@@ -181,7 +206,7 @@ class LiveTape:
             # Autograd would lead around the hook if what follows works in place.
             output = output.clone()
         for parameter in use.parameters.values():
-            self._waiting[parameter] += 1
+            self._uses[parameter] += 1
         output.register_hook(partial(self._arrive, use))
         return output
 
@@ -203,16 +228,18 @@ class LiveTape:
                 "after it; make that operation out of place"
             )
         gradients = self._apply_rule(use, output_gradient.detach())
-        use.call = Call((), {})  # frees the inputs
+        if self.last:
+            use.call = Call((), {})  # frees the inputs
         for own_name, parameter in use.parameters.items():
             if own_name in gradients:
                 earlier = self._pending.get(parameter)
                 gradient = gradients[own_name]
                 self._pending[parameter] = gradient if earlier is None else earlier.add(gradient)
-            self._waiting[parameter] -= 1
+            self._arrived[parameter] += 1
         del gradients
         for parameter in use.parameters.values():
-            if parameter in self._pending and self._waiting[parameter] == 0:
+            complete = self._arrived[parameter] == self._uses[parameter]
+            if complete and parameter in self._pending:
                 self._hand_on(parameter)
 
     def _apply_rule(self, use: _Use, output_gradient: Tensor) -> dict[str, Gradient]:
@@ -248,15 +275,34 @@ class LiveTape:
         }
 
 
-class _ConstantWeightsTape(LiveTape):
+class ConstantWeightsTape(LiveTape):
     """Within a layer's `forward` its own trainable parameters are constants to autograd, so that
     their batch gradient is not formed; everywhere else they are not, and a gradient that reaches
-    one comes from a use that no layer's rule accounts for."""
+    one comes from a use that no layer's rule accounts for.
 
-    def __init__(self, model: nn.Module, consume: Consumer) -> None:
-        super().__init__(model, consume, {name for name, _ in model.named_parameters()})
+    Attributes:
+        losses: of the forward pass, R times `[B]`, detached.
+    """
+
+    losses: list[Tensor]
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model, _nowhere, {name for name, _ in model.named_parameters()})
         self.scale = loss_scale(model)
         self._constant: dict[Tensor, int] = dict.fromkeys(self._names, 0)
+        self._to_come: list[Tensor] = []
+
+    def measure(self, per_sample_losses: Callable[[], Losses]) -> None:
+        """Run the forward pass, as `record` does, of which any number of losses may come."""
+        self._to_come = self._record(per_sample_losses)
+        self.losses = [losses.detach() for losses in self._to_come]
+
+    def backward(self, consume: Consumer) -> None:
+        """Differentiate the next of the losses, and hand gradients to its consumer."""
+        losses = self._to_come.pop(0)
+        self._consume, self.last = consume, not self._to_come
+        (losses.sum() * self.scale).backward(retain_graph=not self.last)
+        self.flush()
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -288,6 +334,43 @@ class _ConstantWeightsTape(LiveTape):
             f"{describe(self._layers[owner], owner)}, which owns it, where its per-sample gradient "
             "cannot be seen; call that layer, or freeze the parameter with requires_grad_(False)"
         )
+
+
+def _nowhere(name: str, gradient: Gradient) -> None:
+    """Consumes what comes before there is a consumer: nothing."""
+
+
+def _one_by_one(losses: Losses) -> list[Tensor]:
+    """R losses, each `[B]`.
+
+    Raises:
+        CoverageError: one of them depends on no trainable parameter.
+        ValueError: they are not one number a sample, or there are none.
+    """
+    if isinstance(losses, Tensor):
+        rows = list(losses) if losses.dim() == 2 else [losses]
+        constant = _constant_rows(losses)
+    else:
+        rows, constant = list(losses), [not row.requires_grad for row in losses]
+    shapes = {tuple(row.shape) for row in rows}
+    if len(shapes) != 1 or any(len(shape) != 1 for shape in shapes):
+        given = ", ".join(map(str, sorted(shapes))) or "none"
+        raise ValueError(f"per_sample_losses must return [B] losses, not {given}")
+    if any(constant):
+        which = f"losses {constant.index(True)}" if len(rows) > 1 else "the losses"
+        raise CoverageError(
+            f"{which} do not depend on any trainable parameter: were they computed under "
+            "torch.no_grad or detached, or is every layer that was used frozen?"
+        )
+    return rows
+
+
+def _constant_rows(losses: Tensor) -> list[bool]:
+    """Which rows have no graph; a stack that was made along the first axis knows of each."""
+    node = losses.grad_fn
+    if node is not None and node.name() == "StackBackward0" and getattr(node, "_saved_dim", 1) == 0:
+        return [before is None for before, _ in node.next_functions]
+    return [not losses.requires_grad]
 
 
 def _detached(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from retrac.data.dataset import ImageDataset
 from retrac.diffusion.loss import Objective
 from retrac.errors import RetracError
-from retrac.gradients.sketch import Collected, Sides, measure_sides
+from retrac.gradients.sketch import Sides, measure_sides
 from retrac.gradients.tape import live_tape
 from retrac.gradients.weights import WEIGHTS
 from retrac.training.config import TrainConfig
@@ -134,7 +134,7 @@ class Recorder:
         self._network = network
         self._ledger = ledger
         self._accelerator = accelerator
-        self._collected = Collected(index.projection)
+        self._projection = index.projection
         self._weights = [WEIGHTS[name] for name in index.weights]
         shape = (len(self._weights), ledger.size, int(index.config["size"]))
         self._sums = torch.zeros(shape)
@@ -143,7 +143,8 @@ class Recorder:
     @contextmanager
     def watch(self) -> Iterator[Forward]:
         """Attach the tape to a step."""
-        with live_tape(self._network, self._collected, self._collected.names) as tape:
+        (self._collected,) = self._projection.collect(1)
+        with live_tape(self._network, self._collected, self._projection.sizes) as tape:
             yield tape
 
     def visit(self, epoch: int, batch: np.ndarray, rate: float, factor: float) -> None:
@@ -152,7 +153,8 @@ class Recorder:
         Raises:
             RetracError: one of them is not finite.
         """
-        rows = self._gathered(self._collected.rows(), batch)
+        rows, _ = self._collected.rows(torch.empty(0))  # of losses that no part is missing for
+        rows = self._gathered(rows, batch)
         if not self._accelerator.is_main_process or rate == 0:
             return
         rows = rows / factor

@@ -18,7 +18,7 @@ import tyro
 from scipy.stats import spearmanr
 
 import retrac
-from retrac.attribution.config import METHODS, PRECISIONS, AttributeConfig, ComputeConfig
+from retrac.attribution.config import PRECISIONS, AttributeConfig, ComputeConfig
 from retrac.attribution.scorer import Scorer
 from retrac.diffusion.device import choose_device
 from retrac.files import write_json

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cost.ours import NOISES, query_plan
-from benchmarks.cost.workload import METHODS, Draws, Work, Workload, scores
+from benchmarks.cost.workload import Draws, Work, Workload, scores
 from retrac.diffusion.shown import fast_memory_format
-from retrac.gradients.weighting import WEIGHTINGS
+from retrac.gradients.weights import WEIGHTS
 
 
 def plain_step(workload: Workload) -> Work:
@@ -103,10 +103,10 @@ def _query_rows(workload: Workload) -> Tensor:
     """One direction for each method and query, method by method, as vectors `[M·Q, n]`."""
     losses, queries = workload.losses, workload.network.queries
     size = sum(parameter.numel() for parameter in losses.parameters())
-    rows = workload.queries.images.new_empty(len(METHODS), queries, size)
+    rows = workload.queries.images.new_empty(len(WEIGHTS), queries, size)
     for place, query in enumerate(workload.queries.split(1)):
         gradient = _gradient(losses, query)
         norm = torch.linalg.vector_norm(gradient)
-        for row, method in zip(rows[:, place], METHODS, strict=True):
-            torch.mul(gradient, WEIGHTINGS[method](norm), out=row)
+        for row, weight in zip(rows[:, place], WEIGHTS.values(), strict=True):
+            torch.mul(gradient, weight(norm), out=row)
     return rows.flatten(0, 1)

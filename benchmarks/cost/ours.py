@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from benchmarks.cost.workload import METHODS, Work, Workload, scores
+from benchmarks.cost.workload import Work, Workload, scores
 from retrac.attribution.asked import Asked
 from retrac.attribution.config import PlanConfig
 from retrac.attribution.memory import Split
@@ -23,7 +23,7 @@ from retrac.gradients.sketch import (
     sketch_size,
     sketches,
 )
-from retrac.gradients.weighting import WEIGHTINGS
+from retrac.gradients.weights import WEIGHTS
 from retrac.training.index import Index
 from retrac.training.ledger import Ledger
 from retrac.training.recording import Recorder
@@ -56,7 +56,7 @@ def query_gradient(workload: Workload) -> Work:
     split = Split(1, workload.network.batch, block, NOISES)
 
     def run() -> None:
-        query_gradients(model, objective, plan, image, METHODS, split, ["0"], "none")
+        query_gradients(model, objective, plan, image, tuple(WEIGHTS.values()), split, ["0"], "none")
 
     return Work(run, len(plan.timesteps) * NOISES)
 
@@ -70,7 +70,7 @@ def sketching_pass(workload: Workload) -> Work:
     def run() -> None:
         rows = sketches(losses, lambda: losses(*samples), projection)
         norms = torch.linalg.vector_norm(rows, dim=1)
-        torch.stack([WEIGHTINGS[method](norms)[:, None] * rows for method in METHODS])
+        torch.stack([weight(norms)[:, None] * rows for weight in WEIGHTS.values()])
 
     return Work(run, workload.network.batch)
 
@@ -79,7 +79,7 @@ def recorded_step(workload: Workload) -> Work:
     """A plain training step that is recorded."""
     losses, batch = workload.losses, workload.network.batch
     sizes, size = _layout_of_sketches(losses, workload)
-    about = {"kind": "recorded", "trained": "", "methods": METHODS, "replay": "all"}
+    about = {"kind": "recorded", "trained": "", "weights": list(WEIGHTS), "replay": "all"}
     config = {**about, "parameters": ".*", "seed": 0, "sizes": sizes, "size": size}
     recorder = Recorder(
         Index(Path(), config), losses, Ledger(0, batch, 1000), Accelerator(cpu=True)
@@ -113,7 +113,7 @@ def query_rows(workload: Workload) -> dict[str, tuple[Layout, Tensor]]:
     """One direction for each method and query, method by method: by parameter, `[M·Q, n]`."""
     losses = workload.losses
     gradients, squared_norms = grouped_gradients(losses, lambda: losses(*workload.queries))
-    weights = torch.stack([WEIGHTINGS[method](squared_norms.sqrt()) for method in METHODS])
+    weights = torch.stack([weight(squared_norms.sqrt()) for weight in WEIGHTS.values()])
     rows = {}
     while gradients:  # each is freed as soon as its rows are there
         name, (layout, values) = gradients.popitem()

@@ -11,9 +11,8 @@ from benchmarks.cost.networks import Network
 from retrac.diffusion.config import ObjectiveConfig
 from retrac.diffusion.loss import Objective
 from retrac.diffusion.shown import Seen, fast_memory_format
-from retrac.gradients.weighting import WEIGHTINGS
+from retrac.gradients.weights import WEIGHTS
 
-METHODS = ("tracin", "retrac")
 
 
 class Draws(NamedTuple):
@@ -111,5 +110,5 @@ def scores(dots: Tensor, norms: Tensor) -> Tensor:
         dots: `[S, M·Q]`, of each sample's gradient with the queries' directions, method by method.
         norms: `[S]`, of the samples' gradients.
     """
-    weights = torch.stack([WEIGHTINGS[method](norms) for method in METHODS])
-    return torch.einsum("ms,smq->msq", weights, dots.unflatten(1, (len(METHODS), -1)))
+    weights = torch.stack([weight(norms) for weight in WEIGHTS.values()])
+    return torch.einsum("ms,smq->msq", weights, dots.unflatten(1, (len(WEIGHTS), -1)))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from retrac.attribution.methods import methods
 from retrac.attribution.ranking import Ranked, ranked
 from retrac.attribution.store import open_result, save_result
 from retrac.attribution.uncertainty import Uncertainty
@@ -35,8 +36,9 @@ class Attribution:
             - `query_image[query, channel, row, column]`, `sample_image[shown, …]`: uint8 pixels
               of the queries and of the samples at the top of some list (`shown`: their indices);
             - `query_mask[query, row, column]`: bool, the region that counts, where there is one;
-            - `part[method, group, query, sample]`: of a single checkpoint, what each group of
-              visits, or of rounds, adds to the scores;
+            - `part_METHOD[group_METHOD, query, sample]`: what each of some independent groups of
+              draws adds to the scores, where checkpoints do not tell how sure these are: of a
+              method that looks at one checkpoint alone, or of a single one (its visits);
             - `error[method, query, sample]`: standard errors; `freedom`, `halves`, `certain`,
               `repeatability[method, query]`: of them, and of the first ten (`Uncertainty`). Only
               where there is more than one checkpoint or group.
@@ -64,28 +66,44 @@ class Attribution:
             RetracError: there is one checkpoint and one visit, or an index that has added them up.
         """
         self.scores_of(method)  # refuses what is no method
-        return Uncertainty.of(self._groups.sel({"method": method}).values)
+        return Uncertainty.of(self.parts(method))
+
+    def groups(self, method: str) -> int:
+        """Checkpoints, or groups of one checkpoint's draws: with fewer than two, no errors."""
+        return len(self.parts(method))
 
     @property
-    def groups(self) -> int:
-        """Checkpoints, or groups of one checkpoint's visits: with fewer than two, no errors."""
-        return int(self._groups.shape[1])
+    def sure(self) -> tuple[str, ...]:
+        """The methods whose errors can be told."""
+        return tuple(method for method in self.methods if self.groups(method) > 1)
 
     def with_errors(self) -> "Attribution":
         """The same, with `error` and what belongs to it in the dataset, if they can be told."""
-        if self.groups < 2:
+        if not self.sure:
             return self
-        found = [self.uncertainty(method) for method in self.methods]
-        first = [sure.first(FIRST) for sure in found]
+        sizes = self.dataset.sizes
         each = ("method", "query")
-        told = {
-            "error": ((*each, "sample"), [sure.errors.astype(np.float32) for sure in found]),
-            "freedom": (each, [sure.freedom for sure in found]),
-            "halves": (each, [sure.halves for sure in found]),
-            "certain": (each, [top.certain for top in first]),
-            "repeatability": (each, [top.repeatability for top in first]),
-        }
-        return Attribution(self.dataset.assign(told), self.config)
+        shape = tuple(sizes[name] for name in each)
+        error = np.full((*shape, sizes["sample"]), np.nan, np.float32)
+        names = ("freedom", "halves", "certain", "repeatability")
+        lists = {name: np.full(shape, np.nan) for name in names}
+        for place, method in enumerate(self.methods):
+            if method not in self.sure:
+                continue
+            scores = self.uncertainty(method)
+            first = scores.first(FIRST)
+            error[place] = scores.errors
+            told = (scores.freedom, scores.halves, first.certain, first.repeatability)
+            for name, values in zip(names, told, strict=True):
+                lists[name][place] = values
+        variables = {name: (each, values) for name, values in lists.items()}
+        return Attribution(
+            self.dataset.assign(variables | {"error": ((*each, "sample"), error)}), self.config
+        )
+
+    def signed(self, method: str) -> bool:
+        """Whether scores below zero say that a sample did the opposite."""
+        return method not in methods() or methods()[method].signed
 
     def scores_of(self, method: str) -> xr.DataArray:
         """Scores of one method, `[query, sample]`.
@@ -102,7 +120,8 @@ class Attribution:
 
     @property
     def contributions(self) -> xr.DataArray:
-        """Scores by checkpoint, `[method, checkpoint, query, sample]`."""
+        """Scores by checkpoint, `[method, checkpoint, query, sample]`; 0 where a method does not
+        look at one."""
         return self.dataset["score"]
 
     @property
@@ -110,16 +129,17 @@ class Attribution:
         """The methods that were scored."""
         return tuple(str(m) for m in self.dataset["method"].values)
 
-    def proponents(self, query: int, method: str = "retrac", k: int = 10) -> list[Ranked]:
-        """The k samples with the highest scores for a query, best first."""
+    def proponents(self, query: int, method: str | None = None, k: int = 10) -> list[Ranked]:
+        """The k samples with the highest scores for a query, best first; of the first method,
+        where none is named."""
         return self._ranked(query, method, k, sign=-1)
 
-    def opponents(self, query: int, method: str = "retrac", k: int = 10) -> list[Ranked]:
+    def opponents(self, query: int, method: str | None = None, k: int = 10) -> list[Ranked]:
         """The k samples with the lowest scores for a query, lowest first."""
         return self._ranked(query, method, k, sign=1)
 
     def generally_influential(
-        self, method: str = "retrac", k: int = 10, share: float = 0.25
+        self, method: str | None = None, k: int = 10, share: float = 0.25
     ) -> dict[int, int]:
         """Samples among the top k of at least `share` of the queries, and of at least two.
 
@@ -150,13 +170,14 @@ class Attribution:
         """
         return Attribution(*open_result(Path(path), KIND))
 
-    @property
-    def _groups(self) -> xr.DataArray:
-        alone = self.dataset.sizes["checkpoint"] == 1
-        return self.dataset["part"] if alone and "part" in self.dataset else self.contributions
+    def parts(self, method: str) -> np.ndarray:
+        """What independent groups of draws add to a method's scores, `[G, Q, N]`."""
+        if (name := part_of(method)) in self.dataset:
+            return self.dataset[name].values
+        return self.contributions.sel({"method": method}).values
 
-    def _ranked(self, query: int, method: str, k: int, sign: int) -> list[Ranked]:
-        data, by_query = self.dataset, self.scores_of(method).values
+    def _ranked(self, query: int, method: str | None, k: int, sign: int) -> list[Ranked]:
+        data, by_query = self.dataset, self.scores_of(method or self.methods[0]).values
         if not 0 <= query < data.sizes["query"]:
             raise RetracError(
                 f"query {query} does not exist: this attribution has {data.sizes['query']} "
@@ -165,3 +186,13 @@ class Attribution:
         scores = by_query[query]
         order = np.argsort(sign * scores, kind="stable")[:k]
         return ranked(data, scores, order)
+
+
+def part_of(method: str) -> str:
+    """Name of the variable that holds what independent groups of draws add to a method's scores."""
+    return f"part_{method}"
+
+
+def group_of(method: str) -> str:
+    """Name of its dimension of groups."""
+    return f"group_{method}"

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from retrac.attribution.asked import Queries
-from retrac.attribution.attribute import Way
 from retrac.attribution.attribution import KIND
 from retrac.attribution.config import AttributeConfig, ComputeConfig, IndexConfig
+from retrac.attribution.engine import Engine
 from retrac.attribution.exact import ExactWork
 from retrac.attribution.indexed import (
     INDEX,
@@ -89,15 +89,15 @@ def estimate_attribution(
     Raises:
         RetracError: as `attribute`.
     """
-    way = Way.of(run, config)
+    engine = Engine.of(run, config)
     if output.exists():
-        settings = way.settings if generated else way.settings_for(queries)
+        settings = engine.settings if generated else engine.settings_for(queries)
         refuse_other(output, open_result(output, KIND)[1], settings)
         return None
-    if way.index is not None:
-        estimate = _by_index(way.scorer, queries, way.index, output)
+    if engine.index is not None:
+        estimate = _by_index(engine.scorer, queries, engine.index, output)
     else:
-        estimate = _exact(way.scorer, queries, np.arange(len(run.dataset)), output)
+        estimate = _exact(engine.scorer, queries, np.arange(len(run.dataset)), output)
     steps = generation_steps(run)
     first = estimate_generation(run, output, generated, 0, steps) if generated else None
     return together([first, estimate])

@@ -81,11 +81,9 @@ class FeatureWork:
                 if self._bin(which) in parts:
                     continue
                 model = model or self.load()
-                scores = sum(
-                    self._scores(model, which, number, parts, advance)
-                    for number in range(len(self.projections))
-                )
-                parts.put(self._bin(which), {"scores": scores})
+                lots = range(len(self.projections))
+                scores = [self._scores(model, which, lot, parts, advance) for lot in lots]
+                parts.put(self._bin(which), {"scores": np.sum(scores, 0)})
                 for number in range(len(self.projections)):
                     for chunk in self._chunks:
                         parts.drop(self._piece(which, number, chunk))
@@ -122,6 +120,7 @@ class FeatureWork:
             self.measurements,
             self.source.query_rows(self.queries, which, self.rows),
             self.projections[number],
+            self.layers[number][-1].stop,
             len(self.queries),
             self.source.parts,
             self.source.query_group,
@@ -161,6 +160,7 @@ class FeatureWork:
             self.measurements,
             self.source.sample_rows(chunk, which, self.rows),
             self.projections[number],
+            self.layers[number][-1].stop,
             len(chunk),
             self.source.parts,
             self.source.group,

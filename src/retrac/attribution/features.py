@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from retrac.diffusion.loss import Loss
 from retrac.diffusion.measurements import Measurement
 from retrac.errors import RetracError
 from retrac.gradients.sketch import Projection
-from retrac.gradients.views import Sketched, viewed
+from retrac.gradients.views import viewed
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,7 @@ def features(
     measurements: Sequence[Measurement],
     rows: Iterable[Rows],
     projection: Projection,
+    size: int,
     images: int,
     parts: int,
     group: int,
@@ -67,6 +69,7 @@ def features(
         measurements: R of them, of each forward pass.
         rows: the draws.
         projection: which numbers of a gradient are there.
+        size: d, how many.
         images: S.
         parts: G.
         group: consecutive draws that have image and part in common.
@@ -78,13 +81,13 @@ def features(
         RetracError: a gradient that is not finite; the image is named.
     """
     device = next(model.parameters()).device
-    view = Sketched(projection)
     sums: Tensor | None = None
     counts = torch.zeros(parts, images, dtype=torch.int64)
     group = max(size for size in range(1, min(group, most) + 1) if group % size == 0)
     for some in _passes(rows, most // group * group):
         batch = some.batch.on(device)
-        found = viewed(model, lambda: objective.measure(model, *batch, measurements), view, group)  # noqa: B023
+        measured = partial(objective.measure, model, *batch, measurements)
+        found = viewed(model, measured, projection, group)
         place = some.part[::group] * images + some.image[::group]
         for number, (values, squared) in enumerate(found):
             if not torch.isfinite(squared).all():
@@ -99,7 +102,7 @@ def features(
         counts.view(-1).index_add_(0, place, torch.full_like(place, group))
         advance(some.batch.size)
     if sums is None:  # no event at all fell into this bin
-        sums = torch.zeros(len(measurements), parts * images, projection.size)
+        sums = torch.zeros(len(measurements), parts * images, size)
     return Features(sums.unflatten(1, (parts, images)), counts)
 
 

@@ -46,7 +46,7 @@ def rows_within(model: nn.Module, objective: Loss, example: Seen, config: Comput
     device = next(model.parameters()).device
     fixed = model_bytes(model) + TEMPORARY_BYTES
     row = activation_bytes(model, lambda: _probe(model, objective, example))
-    budget = _budget(config, device)
+    budget = budget_of(config, device)
     if budget < fixed + row:
         raise RetracError(
             f"a memory budget of {_megabytes(budget / USABLE)} is too small for this network: it "
@@ -70,7 +70,7 @@ def split_work(
         RetracError: the budget cannot hold one query and one image.
     """
     device = next(model.parameters()).device
-    budget = _budget(config, device)
+    budget = budget_of(config, device)
     weights = weight_bytes(model)
     row = activation_bytes(model, lambda: _probe(model, objective, example))
     direction = methods * weights
@@ -103,7 +103,7 @@ def _probe(model: nn.Module, objective: Loss, example: Seen) -> torch.Tensor:
     return objective.losses(model, seen, timesteps, seen.clean)
 
 
-def _budget(config: ComputeConfig, device: torch.device) -> int:
+def budget_of(config: ComputeConfig, device: torch.device) -> int:
     """What may be planned with."""
     given = parse_bytes(config.memory_budget) if config.memory_budget else free_bytes(device) // 2
     return int(USABLE * given)

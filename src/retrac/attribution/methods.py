@@ -78,6 +78,11 @@ class Method:
     signed: bool = True
 
     @property
+    def separable(self) -> bool:
+        """Whether features of some layers can be scored without those of others."""
+        return self.metric.separable and not self.unit_samples
+
+    @property
     def feature(self) -> Feature:
         """What it has in common with methods that share its pass."""
         return Feature(self.draws, self.measurements)

@@ -20,6 +20,11 @@ Transform: TypeAlias = "Callable[[Tensor], Tensor]"
 class Metric(Protocol):
     """Something that is fitted to features, and changes queries' vectors."""
 
+    @property
+    def separable(self) -> bool:
+        """Whether it can be fitted to some layers alone, and results add up."""
+        ...
+
     def fit(self, samples: "Tensor", layers: Sequence[slice]) -> Transform:
         """Fit it.
 
@@ -34,6 +39,8 @@ class Metric(Protocol):
 class Identity:
     """Plain inner products."""
 
+    separable = True
+
     def fit(self, samples: "Tensor", layers: Sequence[slice]) -> Transform:
         """Nothing is to be fitted."""
         return lambda queries: queries
@@ -42,6 +49,8 @@ class Identity:
 @dataclass(frozen=True)
 class UnitNorm:
     """Queries' vectors at unit norm; a vector of zeros stays one."""
+
+    separable = False
 
     def fit(self, samples: "Tensor", layers: Sequence[slice]) -> Transform:
         """Nothing is to be fitted."""
@@ -62,6 +71,11 @@ class DampedKernel:
 
     damping: float
     by_layer: bool = False
+
+    @property
+    def separable(self) -> bool:
+        """With a kernel for every layer."""
+        return self.by_layer
 
     def fit(self, samples: "Tensor", layers: Sequence[slice]) -> Transform:
         """Factorise the kernels."""

@@ -10,9 +10,10 @@ import numpy as np
 import xarray as xr
 
 from retrac.attribution.asked import Queries
-from retrac.attribution.attribute import PART, SHOWN, Way, attribution_of, ends
-from retrac.attribution.attribution import KIND, Attribution
+from retrac.attribution.attribute import SHOWN, attribution_of, ends
+from retrac.attribution.attribution import KIND, Attribution, group_of, part_of
 from retrac.attribution.config import AttributeConfig
+from retrac.attribution.engine import Engine
 from retrac.attribution.queries import open_queries
 from retrac.attribution.scorer import GROUPS
 from retrac.attribution.store import open_result, refuse_other
@@ -79,18 +80,18 @@ def attribute_until(
     if isinstance(queries, str):
         queries = open_queries(run, queries, query_seed, config.compute.device)
     path = Path(output) if output is not None else None
-    way = Way.of(run, config)
+    engine = Engine.of(run, config)
     told: dict[str, Any] = {"until": {"share": until.share}}
     spent = longest = 0.0
     if path is not None and path.exists():
         earlier = Attribution(*open_result(path, KIND))
-        refuse_other(path, earlier.config, {**way.settings_for(queries), **told})
+        refuse_other(path, earlier.config, {**engine.settings_for(queries), **told})
         ended = earlier.config["reached"]
         if ended["enough"] or until.minutes <= ended["minutes"]:
             _forget(path, ended["enough"])  # if it was stopped just after it had saved
             return earlier
         spent, longest = ended["minutes"], ended["longest round"]
-    refuse_untold(way)
+    refuse_untold(engine)
     begun = time.monotonic()
     rounds = [_round(run, queries, config, turn, path) for turn in range(max(1, _kept(path)))]
     result = _mean(rounds, run).with_errors()
@@ -116,17 +117,21 @@ def attribute_until(
     return result
 
 
-def refuse_untold(way: Way) -> None:
+def refuse_untold(engine: Engine) -> None:
     """Refuse to wait for what will never be known.
 
     Raises:
         RetracError: there is one checkpoint whose events cannot be told apart; or the candidates
             that are scored exactly would be others in each round.
     """
-    if way.scorer.config.exact_top:
+    if engine.scorer.config.exact_top:
         raise RetracError("--until does not go with --exact-top: each round would have others")
-    (*others, last) = way.scorer.replays
-    if not others and (way.index is not None or last.checkpoint.epoch == 1):
+    (*others, last) = engine.scorer.replays
+    if (
+        engine.scorer.methods
+        and not others
+        and (engine.index is not None or last.checkpoint.epoch == 1)
+    ):
         raise RetracError(NO_ERROR)
 
 
@@ -168,7 +173,8 @@ def _repeatability(result: Attribution) -> dict[str, float]:
     if "repeatability" not in result.dataset:
         return {}
     means = result.dataset["repeatability"].mean("query").values
-    return {method: float(mean) for method, mean in zip(result.methods, means, strict=True)}
+    means_of = zip(result.methods, means, strict=True)
+    return {method: float(mean) for method, mean in means_of if not np.isnan(mean)}
 
 
 def _mean(rounds: Sequence[Attribution], run: Run) -> Attribution:
@@ -191,22 +197,37 @@ def _mean(rounds: Sequence[Attribution], run: Run) -> Attribution:
             for name in ("train_timestep", "train_norm")
         },
     }
-    if first.sizes["checkpoint"] == 1:
-        changed["part"] = (PART, _parts(others, len(data)))
-    kept = first.drop_vars([name for name in changed if name in first]).drop_dims("shown")
+    for method in rounds[0].methods:
+        if first.sizes["checkpoint"] == 1 or part_of(method) in first:
+            parts = _parts(rounds, method)
+            changed[part_of(method)] = ((group_of(method), "query", "sample"), parts)
+    groups = [group_of(method) for method in rounds[0].methods if group_of(method) in first.sizes]
+    kept = first.drop_vars([name for name in changed if name in first])
+    kept = kept.drop_dims(["shown", *groups])
     return Attribution(kept.assign(changed).assign_coords(shown=shown), rounds[0].config)
 
 
-def _parts(by_events: Sequence[Sequence[xr.Dataset]], rounds: int) -> np.ndarray:
-    """What independent groups of a single checkpoint's events add to the mean, `[M, G, Q, N]`.
+def _parts(rounds: Sequence[Attribution], method: str) -> np.ndarray:
+    """What independent groups of a method's draws add to the mean of the rounds, `[G, Q, N]`.
 
-    Events are those of one round or of several, with other draws; each is in one group.
+    Draws are those of one round or of several, with other draws of queries; each is in one group.
     """
-    name = "part" if "part" in by_events[0][0] else "score"
-    parts = [np.sum([each[name].values for each in same], 0) / rounds for same in by_events]
-    found = np.concatenate(parts, 1)
-    count = min(GROUPS, found.shape[1])
-    return np.stack([found[:, group::count].sum(1) for group in range(count)], 1)
+    found: dict[Any, np.ndarray] = {}
+    for number, each in enumerate(rounds):
+        events = _events(each, method) or number
+        found[events] = found.get(events, 0) + each.parts(method) / len(rounds)
+    every = np.concatenate(list(found.values()))
+    count = min(GROUPS, len(every))
+    return np.stack([every[group::count].sum(0) for group in range(count)])
+
+
+def _events(result: Attribution, method: str) -> bytes:
+    """Tells the samples' events of one round from those of another; empty where all rounds have
+    others."""
+    for feature in result.config.get("features", []):
+        if method in feature["methods"]:
+            return bytes(str(feature.get("visits", "")), "ascii")
+    return result.dataset["train_timestep"].values.tobytes()
 
 
 def _by_events(data: Sequence[xr.Dataset]) -> list[list[xr.Dataset]]:

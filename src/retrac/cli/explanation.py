@@ -3,8 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
-from retrac.attribution.methods import by_events
 from retrac.attribution.explanation import Entry, Explanation
+from retrac.attribution.methods import by_events
 
 ROUTES = {
     "contract": "inputs times directions, norms from Gram matrices: no gradient is formed",

@@ -13,7 +13,7 @@ from retrac.evaluation.interval import Interval
 from retrac.evaluation.lds import Ceiling, Lds
 from retrac.evaluation.section import Section
 from retrac.report.evaluation import brief, oriented
-from retrac.report.wording import error, exponent, power, signed
+from retrac.report.wording import error, exponent, method_name, power, signed
 
 QUERIES = 8
 """Queries that are printed; the report has them all."""
@@ -23,7 +23,13 @@ WIDTH = 110
 
 def print_proponents(result: Attribution, queries: Sequence[str], k: int = 5) -> None:
     """Print the first proponents of the first queries, by method; with errors, if there are any."""
-    table = Table("query", *result.methods, box=None, header_style="bold", title="proponents")
+    table = Table(
+        "query",
+        *map(method_name, result.methods),
+        box=None,
+        header_style="bold",
+        title="proponents",
+    )
     for query, name in enumerate(queries[:QUERIES]):
         table.add_row(name, *(_proponents(result, query, method, k) for method in result.methods))
     Console(width=max(WIDTH, Console().width)).print(table)
@@ -37,6 +43,8 @@ def print_certainty(result: Attribution) -> None:
         return
     first, queries = min(FIRST, data.sizes["sample"]), data.sizes["query"]
     for method in result.methods:
+        if method not in result.sure:
+            continue
         certain, repeatability, halves = (
             float(data[name].sel({"method": method}).mean())
             for name in ("certain", "repeatability", "halves")
@@ -136,6 +144,8 @@ def _proponents(result: Attribution, query: int, method: str, k: int) -> str:
     if "error" not in result.dataset:
         return ", ".join(map(_named, entries))
     errors = result.dataset["error"].sel({"method": method}).values[query]
+    if np.isnan(errors).all():
+        return "\n".join(map(_named, entries))
     unit = exponent(entry.score for entry in entries)
     return "\n".join(
         f"{_named(e)}  {signed(e.score, unit)} {error(float(errors[e.sample]), unit)} {power(unit)}"

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from retrac.attribution.asked import Queries
-from retrac.attribution.attribute import Way
 from retrac.attribution.attribution import Attribution
 from retrac.attribution.config import AttributeConfig, PlanConfig
+from retrac.attribution.engine import Engine
 from retrac.attribution.estimate import (
     estimate_attribution,
     estimate_samples,
@@ -257,7 +257,7 @@ def refuse_long_lists(run: Run, config: EvaluationConfig) -> None:
 
 def own_influence(run: Run, way: AttributeConfig) -> AttributeConfig:
     """How self-influence is scored beside such scores: at the same checkpoints and visits."""
-    scorer = Way.of(run, way).scorer
+    scorer = Engine.of(run, way).scorer
     return AttributeConfig(
         tuple(method.name for method in by_events()),
         tuple(replay.checkpoint.epoch for replay in scorer.replays),

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from retrac.attribution.asked import Queries
-from retrac.attribution.attribute import Way
 from retrac.attribution.config import AttributeConfig
+from retrac.attribution.engine import Engine
 from retrac.data.dataset import ImageDataset
 from retrac.data.open import open_dataset
 from retrac.errors import RetracError
@@ -151,7 +151,7 @@ class Shipped:
 
     def place(self, run: TrainedRun, way: AttributeConfig) -> Path:
         """Folder of the scores of the benchmark's queries, one for every way of scoring."""
-        settings = Way.of(run, way).settings_for(self.queries)
+        settings = Engine.of(run, way).settings_for(self.queries)
         return run.path / "attributions" / f"{self.queries.name}-{digest(settings)[:8]}"
 
     def with_baselines(self, run: TrainedRun) -> Lds:

@@ -219,6 +219,11 @@ def allocate(sides: Mapping[str, Sides], size: int) -> dict[str, tuple[int, int]
     }
 
 
+def allocate_evenly(sides: Mapping[str, Sides], numbers: int) -> dict[str, tuple[int, int]]:
+    """Give every parameter about so many numbers; those that have no more are whole."""
+    return {name: _split(side, numbers) for name, side in sides.items()}
+
+
 def sketch_size(sides: Mapping[str, Sides], sizes: Sizes) -> int:
     """Numbers of a whole sketch, d."""
     return sum(sides[name].copies * sizes[name][0] * sizes[name][1] for name in sizes)

@@ -14,7 +14,8 @@ from retrac.report import wording
 class Ranking:
     """One query's lists under one method.
 
-    `exponent` is the power of ten in which their scores are written. Where errors can be told,
+    `exponent` is the power of ten in which their scores are written. Where a score below zero says
+    nothing (`signed` is false) there are no opponents. Where errors can be told,
     `errors` has those of the listed samples, and `sure` says how sure the proponents are.
     """
 
@@ -22,6 +23,7 @@ class Ranking:
     exponent: int
     proponents: Sequence[Ranked]
     opponents: Sequence[Ranked]
+    signed: bool
     errors: Mapping[int, float]
     sure: str
 
@@ -84,10 +86,8 @@ class Sure:
 
 def certainties(attribution: Attribution, k: int) -> dict[str, Sure]:
     """How sure each method's scores and first k are; empty where errors cannot be told."""
-    if attribution.groups < 2:
-        return {}
     found = {}
-    for method in attribution.methods:
+    for method in attribution.sure:
         scores = attribution.uncertainty(method)
         first = scores.first(k)
         found[method] = Sure(
@@ -157,17 +157,19 @@ def _ranking(
     attribution: Attribution, query: int, method: str, k: int, sure: Sure | None
 ) -> Ranking:
     proponents = attribution.proponents(query, method, k)
-    opponents = attribution.opponents(query, method, k)
+    signed = attribution.signed(method)
+    opponents = attribution.opponents(query, method, k) if signed else []
     scores = [entry.score for entry in (*proponents, *opponents)]
     exponent = wording.exponent(scores)
     if sure is None:
-        return Ranking(method, exponent, proponents, opponents, {}, "")
+        return Ranking(method, exponent, proponents, opponents, signed, {}, "")
     listed = (entry.sample for entry in (*proponents, *opponents))
     return Ranking(
         method,
         exponent,
         proponents,
         opponents,
+        signed,
         {sample: float(sure.errors[query, sample]) for sample in listed},
         wording.sure(int(sure.certain[query]), float(sure.repeatability[query]), len(proponents)),
     )

@@ -135,7 +135,7 @@ def measures(section: Section) -> Figure:
             interval = section.rows[method].get(name)
             if interval is None or math.isnan(interval.value):
                 continue
-            colour = METHOD if method in methods() else BASELINE
+            colour = METHOD if method in known() else BASELINE
             if not math.isnan(interval.low):
                 panel.plot([interval.low, interval.high], [height] * 2, color=colour, linewidth=2)
             panel.plot(interval.value, height, "o", color=colour, markersize=5)

@@ -281,6 +281,11 @@ class AdoptedRun(Run):
         pixels = super().seen(images, labels)
         return Seen(self.source.of(pixels.clean), pixels.conditions)
 
+    @property
+    def events_known(self) -> bool:
+        """Whether training drew its events from the ledger."""
+        return bool(self.visits.epochs)
+
     def visit_weights(self, epochs: Sequence[int]) -> np.ndarray:
         """What events count: those of all samples alike."""
         return self.visits.weights(epochs, self.size)

@@ -207,6 +207,11 @@ class ImportedRun(Run):
         timesteps[~there], noise[~there] = drawn.timesteps, drawn.noise
         return Shown(seen, timesteps, noise)
 
+    @property
+    def events_known(self) -> bool:
+        """Whether they are those that were recorded."""
+        return self.config.events != "fresh"
+
     def known_epochs(self, interval: range) -> Sequence[int]:
         """Those that the published code recorded; of fresh events all."""
         if self.config.events == "fresh":

@@ -253,6 +253,11 @@ class OwnRun(Run):
         encode = self.own_encode
         return Pixels(self.dataset) if encode is None else Encoded(self.dataset, encode)
 
+    @property
+    def events_known(self) -> bool:
+        """Whether training drew its events from the ledger."""
+        return bool(self.visits.epochs)
+
     def visit_weights(self, epochs: Sequence[int]) -> np.ndarray:
         """What events count: those of all samples alike."""
         return self.visits.weights(epochs, self.size)

@@ -170,6 +170,11 @@ class Run(ABC):
     def shown(self, epoch: int, samples: np.ndarray) -> Shown:
         """What an event of each of some samples shows the network; `epoch` counts from 0."""
 
+    @property
+    def events_known(self) -> bool:
+        """Whether events are those of the training, and none that were drawn in their place."""
+        return True
+
     def event_timesteps(self, epoch: int, samples: np.ndarray) -> np.ndarray:
         """The timesteps of those events, int64 `[B]`."""
         return self.shown(epoch, samples).timesteps.numpy()

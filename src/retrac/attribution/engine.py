@@ -1,0 +1,122 @@
+"""The engine: methods in groups that share a feature, each group scored in one pass."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from retrac.attribution.asked import Queries
+from retrac.attribution.config import AttributeConfig
+from retrac.attribution.exact import Scored, exact_scores
+from retrac.attribution.feature_plan import FeaturePlan, feature_plans
+from retrac.attribution.feature_work import FeatureWork, pseudo_groups
+from retrac.attribution.indexed import as_indexed, index_scores, open_index
+from retrac.attribution.parts import Parts
+from retrac.attribution.scorer import Scorer
+from retrac.fingerprints import digest
+from retrac.training.index import Index
+from retrac.training.run import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What all methods say.
+
+    Attributes:
+        score: float32 `[M, K, Q, N]`, by checkpoint; 0 where a method does not look at one.
+        groups: by method `[G, Q, N]`, what independent groups of draws add to its scores, where
+            checkpoints are none.
+        intervals: what was found on the way by methods that add up intervals.
+        exact: indices of the samples whose scores no sketch stands behind.
+    """
+
+    score: np.ndarray
+    groups: Mapping[str, np.ndarray]
+    intervals: Scored | None
+    exact: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """How a run is scored.
+
+    Attributes:
+        scorer: of methods that add up intervals; what all have in common.
+        index: from which they answer; None for exact scores.
+        plans: of the other methods, one for each feature.
+    """
+
+    scorer: Scorer
+    index: Index | None
+    plans: tuple[FeaturePlan, ...]
+
+    @staticmethod
+    def of(run: Run, config: AttributeConfig) -> "Engine":
+        """Open what it takes.
+
+        Raises:
+            RetracError: a checkpoint, the device, the index, or what a method needs is not there.
+        """
+        index = open_index(run, config) if config.index or config.recorded else None
+        scorer = Scorer.of(run, config if index is None else as_indexed(config, index))
+        return Engine(scorer, index, feature_plans(scorer))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the scores of whatever is asked, as JSON values."""
+        settings = {**self.scorer.settings, "methods": list(self.scorer.config.methods)}
+        if self.plans:
+            settings["features"] = [plan.settings for plan in self.plans]
+        if self.index is None:
+            return settings
+        about = {name: self.index.config[name] for name in ("kind", "size", "seed")}
+        about["sizes"] = digest(self.index.config["sizes"])
+        return {**settings, "index": about, "exact_top": self.scorer.config.exact_top}
+
+    def settings_for(self, queries: Queries) -> dict[str, Any]:
+        """With what is asked."""
+        labels = [list(queries.labels)] if self.scorer.run.told else []
+        guided = {"query_guidance": queries.guidance} if queries.guidance != 1 else {}
+        return {**self.settings, "queries": digest(*queries.told, *labels), **guided}
+
+    def works(self, queries: Queries) -> list[FeatureWork]:
+        """The work of each feature."""
+        return [plan.work(queries) for plan in self.plans]
+
+    def scores(self, queries: Queries, parts: Parts) -> Scores:
+        """Score all samples; pieces that are there are not computed again."""
+        scorer, size = self.scorer, self.scorer.run.size
+        names = list(scorer.config.methods)
+        score = np.zeros((len(names), len(scorer.replays), len(queries), size), np.float32)
+        groups: dict[str, np.ndarray] = {}
+        intervals, exact = None, np.arange(size)
+        if scorer.methods:
+            intervals, exact = self._intervals(queries, parts)
+            for place, method in enumerate(scorer.methods):
+                score[names.index(method.name)] = intervals.score[place]
+                if intervals.groups is not None:
+                    groups[method.name] = intervals.groups[place]
+        for work in self.works(queries):
+            work.do(parts)
+            for method, found in zip(work.methods, work.assemble(parts), strict=True):
+                score[names.index(method.name), -1] = found[0]
+                several = len(found) > 1
+                groups[method.name] = pseudo_groups(found) if several else found[:1]
+        return Scores(score, groups, intervals, exact)
+
+    def _intervals(self, queries: Queries, parts: Parts) -> tuple[Scored, np.ndarray]:
+        """Scores of methods that add up intervals, and the samples of which these are exact."""
+        every = np.arange(self.scorer.run.size)
+        if self.index is None:
+            return exact_scores(self.scorer, queries, every, parts), every
+        scored = index_scores(self.scorer, self.index, queries, parts)
+        top = self.scorer.config.exact_top
+        if top == 0:
+            return scored, np.array([], int)
+        order = np.argsort(-scored.score.sum(1), axis=2, kind="stable")
+        candidates = np.unique(order[..., :top])
+        again = exact_scores(self.scorer, queries, candidates, parts)
+        score = scored.score.copy()
+        score[..., candidates] = again.score
+        return replace(scored, score=score), candidates

@@ -1,0 +1,219 @@
+"""How the features of some methods are made: which draws, which measurements, how many numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from retrac.attribution.asked import Queries
+from retrac.attribution.config import BIN_GRID, BINS, GRIDS, VISITS
+from retrac.attribution.draws import Grid, Source, Visits
+from retrac.attribution.feature_work import FeatureWork
+from retrac.attribution.memory import budget_of
+from retrac.attribution.methods import Draws, Method, by_feature
+from retrac.attribution.scorer import Scorer
+from retrac.diffusion.measurements import Measurement, loss
+from retrac.diffusion.shown import Seen
+from retrac.errors import RetracError
+from retrac.gradients.sketch import Projection, Sides, Sizes, allocate_evenly, measure_sides
+from retrac.training.run import Checkpoint, Run
+
+FEWEST = 2 * BINS
+"""Events of a sample with which bins of them are worth taking."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeaturePlan:
+    """The draws and measurements of methods that share a feature.
+
+    Attributes:
+        scorer: the run, and how it is scored.
+        methods: M of them.
+        measurements: those of the feature that the run can give.
+        draws: "visits", or the name of a grid.
+    """
+
+    scorer: Scorer
+    methods: tuple[Method, ...]
+    measurements: tuple[Measurement, ...]
+    draws: str
+
+    @staticmethod
+    def of(scorer: Scorer, methods: Sequence[Method]) -> "FeaturePlan":
+        """Choose what the run has for it.
+
+        Raises:
+            RetracError: the run knows no events, or gives no output, that a method needs.
+        """
+        feature, run = methods[0].feature, scorer.run
+        given = tuple(
+            each for each in feature.measurements if run.objective.gives_output or each is loss
+        )
+        if not given:
+            raise RetracError(
+                f"{methods[0].name} compares outputs of the network, and {run.path} gives losses "
+                "alone: leave it out of --methods"
+            )
+        return FeaturePlan(scorer, tuple(methods), given, _draws(scorer, feature.draws))
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The last of those that are chosen."""
+        return self.scorer.replays[-1].checkpoint
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the scores, as JSON values."""
+        told: dict[str, Any] = {
+            "methods": [method.name for method in self.methods],
+            "measurements": [measurement.__name__ for measurement in self.measurements],
+            "draws": self.draws,
+            "layer_numbers": self.scorer.config.features.layer_numbers,
+        }
+        if self.draws == "visits":
+            told["visits"] = self._epochs
+        return told
+
+    @cached_property
+    def source(self) -> Source:
+        """The draws of samples and queries."""
+        run, seed = self.scorer.run, self.scorer.config.plan.plan_seed
+        spread = partial(Grid.spread, run, seed=seed, epoch=self.checkpoint.epoch)
+        if self.draws == "visits":
+            bins = min(BINS, max(1, len(self._epochs) // 2))
+            each, noises = BIN_GRID
+            return Visits.of(run, self._epochs, spread(each * bins, bins=bins, noises=noises))
+        count, noises = GRIDS[self.draws]
+        alone = self.methods[0].draws is Draws.TIMESTEPS
+        return spread(count, bins=count if alone else 1, noises=noises)
+
+    @property
+    def _epochs(self) -> list[int]:
+        return _visited(self.scorer, self.checkpoint)
+
+    def work(self, queries: Queries) -> FeatureWork:
+        """The work for some queries; looks at a pass to lay features out.
+
+        Raises:
+            RetracError: the checkpoint is damaged, or memory cannot hold it.
+        """
+        scorer, numbers = self.scorer, self.scorer.config.features.layer_numbers
+        model = scorer.model(scorer.replays[-1])
+        sides = in_order(model, measure_sides(model, partial(_probe, scorer.run, model)))
+        seed = scorer.run.ledger.seed
+        if numbers:
+            lots: list[Sizes] = [allocate_evenly(sides, numbers)]
+        else:
+            whole = {name: (side.inputs, side.outputs) for name, side in sides.items()}
+            lots = self._whole_layers(model, sides, whole, len(queries))
+        return FeatureWork(
+            scorer.run,
+            self.checkpoint,
+            lambda: scorer.model(scorer.replays[-1]),
+            self.methods,
+            self.measurements,
+            self.source,
+            [Projection(seed, lot) for lot in lots],
+            [layers_of(sides, lot) for lot in lots],
+            scorer.rows(model),
+            queries,
+        )
+
+    def _whole_layers(
+        self, model: nn.Module, sides: dict[str, Sides], whole: Sizes, queries: int
+    ) -> list[Sizes]:
+        """All layers, in as many lots as memory takes; one where methods take them together."""
+        copies = len(self.measurements) * (self.source.parts + 2)
+        images = self.scorer.run.size + queries
+        room = budget_of(self.scorer.config.compute, next(model.parameters()).device) // 2
+        lots: list[dict[str, tuple[int, int]]] = [{}]
+        held = 0
+        for layer in layer_names(whole):
+            size = sum(sides[name].numbers for name in whole if layer_of(name) == layer)
+            need = 4 * copies * images * size
+            if held and held + need > room:
+                lots.append({})
+                held = 0
+            lots[-1] |= {name: sizes for name, sizes in whole.items() if layer_of(name) == layer}
+            held += need
+        if len(lots) > 1 and any(not method.separable for method in self.methods):
+            names = ", ".join(method.name for method in self.methods if not method.separable)
+            raise RetracError(
+                f"whole gradients do not fit into memory for {names}: give --layer-numbers, such "
+                "as 256, or raise --memory-budget"
+            )
+        return list(lots)
+
+
+def feature_plans(scorer: Scorer) -> tuple[FeaturePlan, ...]:
+    """One for each feature of the chosen methods, but for those that add up intervals.
+
+    Raises:
+        RetracError: as `FeaturePlan.of`.
+    """
+    chosen = [each for each in scorer.config.chosen if each.draws is not Draws.INTERVALS]
+    return tuple(FeaturePlan.of(scorer, group) for group in by_feature(chosen).values())
+
+
+def layer_of(parameter: str) -> str:
+    """Name of the module that owns a parameter."""
+    return parameter.rpartition(".")[0]
+
+
+def layer_names(sizes: Sizes) -> list[str]:
+    """Of modules, in order."""
+    return list(dict.fromkeys(map(layer_of, sizes)))
+
+
+def in_order(model: nn.Module, sides: dict[str, Sides]) -> dict[str, Sides]:
+    """With the parameters of each layer side by side."""
+    order = layer_names({name: (0, 0) for name, _ in model.named_parameters()})
+    return dict(sorted(sides.items(), key=lambda item: order.index(layer_of(item[0]))))
+
+
+def layers_of(sides: dict[str, Sides], sizes: Sizes) -> list[slice]:
+    """The numbers of each layer, which lie side by side."""
+    found: dict[str, slice] = {}
+    end = 0
+    for name, (inputs, outputs) in sizes.items():
+        start, end = end, end + sides[name].copies * inputs * outputs
+        layer = layer_of(name)
+        found[layer] = slice(found[layer].start if layer in found else start, end)
+    return list(found.values())
+
+
+def _draws(scorer: Scorer, draws: Draws) -> str:
+    """Which draws it will be: "visits", or a grid."""
+    wanted = scorer.config.features.draws
+    if wanted in GRIDS:
+        return wanted
+    if draws is Draws.AVERAGE:
+        return "medium"
+    run, checkpoint = scorer.run, scorer.replays[-1].checkpoint
+    known = len(_visited(scorer, checkpoint)) if run.events_known else 0
+    if wanted == "visits":
+        if known < 2:
+            raise RetracError(
+                f"{run.path} knows no events of its training, or one of each sample alone: leave "
+                "out --draws visits"
+            )
+        return wanted
+    return "visits" if known >= FEWEST else "medium"
+
+
+def _visited(scorer: Scorer, checkpoint: Checkpoint) -> list[int]:
+    """Epochs before a checkpoint whose events are averaged: the last ones, or for a repeat those
+    before them, as long as there are so many."""
+    known = list(scorer.run.known_epochs(range(checkpoint.epoch)))
+    turns = [known[end - VISITS : end] for end in range(len(known), VISITS - 1, -VISITS)]
+    return turns[scorer.config.replay_back % len(turns)] if turns else known
+
+
+def _probe(run: Run, model: nn.Module) -> Tensor:
+    """Losses of two samples, for the shapes of gradients."""
+    seen: Seen = run.example.repeated(2).on(next(model.parameters()).device)
+    timesteps = torch.full((2,), run.timesteps // 2, device=seen.clean.device)
+    return run.objective.losses(model, seen, timesteps, torch.ones_like(seen.clean))

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from retrac.gradients.allocation import Sizes
 from retrac.gradients.gradient import Factored, Gradient
 from retrac.gradients.routes import Route, Shape, Work, choose, contractions, dense, projected
 from retrac.gradients.rules import rule_for
-from retrac.gradients.sketch import Sizes
 from retrac.gradients.speed import now
 from retrac.gradients.tape import Consumer, per_sample_gradients
 
@@ -84,7 +84,7 @@ def sketching(sizes: Sizes) -> Counter:
     def count(name: str, gradient: Gradient) -> tuple[Route, Work]:
         inputs, outputs = sizes[name]
         if isinstance(gradient, Factored):
-            across, over = gradient.inputs.channels, gradient.b.shape[3]
+            across, over = gradient.channels
             left = gradient.b.new_zeros(across, inputs) if inputs < across else None
             right = gradient.b.new_zeros(over, outputs) if outputs < over else None
             return "project", projected(gradient.shape, gradient.project(left, right).shape)

@@ -41,6 +41,11 @@ class Dense:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Numbers that `sketch` multiplies from the left, and from the right."""
+        return self.layout.size, 1
+
     def dot(self, directions: Tensor) -> Tensor:
         """Inner products with directions `[M, n]`, `[B, M]`."""
         return self.values @ directions.T
@@ -97,6 +102,11 @@ class Factored:
 
     def __len__(self) -> int:
         return len(self.b) // self.group
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Numbers that `sketch` multiplies from the left, and from the right: (C, O)."""
+        return self.inputs.channels, self.b.shape[3]
 
     @property
     def shape(self) -> Shape:

@@ -37,6 +37,20 @@ def test_what_lies_last_in_memory_runs_fastest():
     assert layout.unpack(rows)[0, 1, 2, 4] == 15 + 4 * 3 + 2
 
 
+@random_layers
+@given(layout=layouts(), data=st.data())
+def test_axes_change_places_in_memory_only(layout, data):
+    places = st.integers(0, max(0, len(layout.shape) - 1))
+    one, two = data.draw(places), data.draw(places)
+    rows = torch.randn(2, layout.size)
+    exchanged = layout.exchanged(one, two) if layout.shape else layout
+    tensors = layout.unpack(rows)
+    assert torch.equal(exchanged.unpack(exchanged.pack(tensors)), tensors)
+    if layout.shape:
+        moved = rows.view(2, *layout.shape).transpose(1 + one, 1 + two).flatten(1)
+        assert torch.equal(exchanged.pack(tensors), moved)
+
+
 def test_directions_keep_their_numbers_in_any_layout():
     weight = torch.randn(2, 4, 3, 5)
     directions = Directions({"weight": weight})

@@ -2,7 +2,7 @@
 
 A gradient is either `Dense` (its numbers) or `Factored` (what they are the product of). Both know
 `dot`, `squared_norm`, `dots_and_norms` (the two at once), `sketch` and `materialise`, and how to be
-added and grouped.
+added and grouped; for curvature, squares summed over samples, and second moments of both factors.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,14 @@ from torch import Tensor
 
 from retrac.gradients.inputs import EVERY, Factors, Inputs, Plain
 from retrac.gradients.layout import Layout
-from retrac.gradients.routes import Shape, choose, contraction_samples, norms_aside, tile_sizes
+from retrac.gradients.routes import (
+    Shape,
+    choose,
+    contraction_samples,
+    norms_aside,
+    tile_sizes,
+    whole_samples,
+)
 
 PIECE = 2048
 """Numbers over which one matrix product sums, where results are few: BLAS leaves long sums with few
@@ -65,6 +72,10 @@ class Dense:
     def materialise(self) -> Tensor:
         """The numbers, `[B, n]`."""
         return self.values
+
+    def squares(self) -> Tensor:
+        """Squares of the numbers, summed over samples, `[n]`."""
+        return self.values.square().sum(0)
 
     def add(self, other: "Gradient") -> "Gradient":
         """Sum over two uses of the same parameter."""
@@ -170,6 +181,56 @@ class Factored:
         b = self.b if right is None else self.b @ right
         return replace(self, inputs=inputs, b=b)
 
+    def second_moments(self) -> tuple[Tensor, Tensor]:
+        """`Σ a_p a_pᵀ` `[G, I, I]` and `Σ b_p b_pᵀ` `[G, O, O]`, over all samples and positions."""
+        _, groups, _, width = self.inputs.shape
+        inputs = self.b.new_zeros(groups, width, width)
+        outputs = self.b.new_zeros(groups, self.b.shape[3], self.b.shape[3])
+        step = width // self.inputs.bands
+        size = whole_samples(self.shape) * self.group
+        for start in range(0, len(self.b), size):
+            samples = slice(start, start + size)
+            a, b = self.inputs.factors(samples, self.b[samples], 1)
+            rows = [part.transpose(0, 1).flatten(1, 2) for part in a]  # [G, s·P, I / bands]
+            for one, left in enumerate(rows):
+                across = slice(one * step, (one + 1) * step)
+                for two, right in enumerate(rows[: one + 1]):  # the others are these transposed
+                    inputs[:, across, two * step : (two + 1) * step] += left.mT @ right
+            right = b.transpose(0, 1).flatten(1, 2)
+            outputs += right.mT @ right
+        return inputs.tril() + inputs.tril(-1).mT, outputs
+
+    def squares_in(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """Squares of the gradients in other bases, `Σ (outputsᵀ · Σ_p b_p a_pᵀ · inputs)²`.
+
+        Args:
+            inputs: basis of the inputs `[G, I, I]`, in columns.
+            outputs: basis of the output gradients `[G, O, O]`, in columns.
+
+        Returns:
+            Summed over samples, `[G, O, I]`: in the order of `matrix_layout`.
+        """
+        shape = self.shape
+        early = shape.positions < shape.outputs  # fewer rows to turn than those of the gradient
+        total = self.b.new_zeros(shape.groups, shape.outputs, shape.inputs)
+        size = whole_samples(shape) * self.group
+        for start in range(0, len(self.b), size):
+            samples = slice(start, start + size)
+            bands, b = self.inputs.factors(samples, self.b[samples], 1)
+            a = torch.cat(tuple(bands), 3)
+            a = _turned(a, inputs) if early else a
+            turned = Factored(Plain(a), _turned(b, outputs), self.layout, self.group)
+            for _, factors in turned._parts():
+                for tile, values in turned._tiles(factors):
+                    values = values if early else _turned(values, inputs)
+                    total[:, tile.outputs] += values.square_().sum(0)
+        return total
+
+    @property
+    def matrix_layout(self) -> Layout:
+        """The order `[G, O, I]`, in which the bands of each output are side by side."""
+        return self.layout if self.inputs.bands == 1 else self.layout.exchanged(1, 2)
+
     def add(self, other: "Gradient") -> "Gradient":
         """Sum over two uses of the same parameter: a sum over the positions of both."""
         if isinstance(other, Factored) and self.layout == other.layout:
@@ -254,6 +315,11 @@ def squared_norms_of(rows: Tensor) -> Tensor:
     pieces = torch.linalg.vector_norm(rows[:, :whole].unflatten(1, (-1, NORMED)), dim=2)
     rest = torch.linalg.vector_norm(rows[:, whole:], dim=1)
     return pieces.square().sum(1) + rest.square()
+
+
+def _turned(rows: Tensor, basis: Tensor) -> Tensor:
+    """Rows `[s, G, ·, I]` in a basis `[G, I, I]`, which is not copied for every sample."""
+    return torch.einsum("sgri,gij->sgrj", rows, basis)
 
 
 def _squared_norms(a: Sequence[Tensor], b: Tensor) -> Tensor:

@@ -36,6 +36,12 @@ class Layout:
         """How many numbers there are."""
         return prod(self.shape)
 
+    def exchanged(self, one: int, two: int) -> "Layout":
+        """The same with two axes of memory in each other's place."""
+        places = {one: two, two: one}
+        shape = tuple(self.shape[places.get(axis, axis)] for axis in range(len(self.shape)))
+        return Layout(shape, tuple(places.get(axis, axis) for axis in self.axes), self.parameter)
+
     def pack(self, tensors: Tensor) -> Tensor:
         """`[M, *parameter]` -> `[M, n]`; a view where memory already lies so."""
         inverse = [self.axes.index(axis) for axis in range(len(self.axes))]

@@ -216,6 +216,13 @@ def contraction_samples(shape: Shape, directions: int) -> int:
     return max(1, min(shape.batch, room // max(1, products, shape.copied)))
 
 
+def whole_samples(shape: Shape) -> int:
+    """Gradients of which the whole inputs, all bands side by side, are copied at a time."""
+    room = max(1, TILE_BYTES // shape.number_bytes)
+    numbers = shape.groups * shape.positions * shape.inputs
+    return max(1, min(shape.batch, room // max(1, numbers)))
+
+
 def _factor_bytes(shape: Shape, reads: int) -> float:
     """Inputs and output gradients from memory; copies are written, and read in the cache."""
     pixels = shape.batch * shape.groups * shape.pixels * shape.channels

@@ -66,7 +66,7 @@ class Precision:
         """Scores by method `[Q, N]`, and the seconds of the passes alone."""
         last, best = (run.checkpoints[-1].epoch,), float("inf")
         compute = ComputeConfig(precision=precision, device=self.device)  # type: ignore[arg-type]
-        scorer = Scorer.of(run, AttributeConfig(checkpoints=last, compute=compute))
+        scorer = Scorer.of(run, AttributeConfig(("tracin", "retrac"), last, compute=compute))
         (replay,) = scorer.replays
         model = scorer.model(replay)
         split = scorer.split(model, len(queries))
@@ -79,7 +79,7 @@ class Precision:
             )
             scores = scorer.scores(model, replay, every, visits, made.directions, split)
             best = min(best, time.perf_counter() - start)
-        return dict(zip(METHODS, scores.scores.astype(float), strict=True)), best
+        return dict(zip(scorer.config.methods, scores.scores.astype(float), strict=True)), best
 
     @staticmethod
     def _row(

@@ -15,14 +15,8 @@ from retrac.attribution.plan import Plan
 from retrac.attribution.query_gradients import query_gradients
 from retrac.diffusion.shown import Seen
 from retrac.gradients import Directions, Layout, dots_and_norms, grouped_gradients
-from retrac.gradients.sketch import (
-    Projection,
-    Sizes,
-    allocate,
-    measure_sides,
-    sketch_size,
-    sketches,
-)
+from retrac.gradients.allocation import Sizes, allocate, measure_sides, sketch_size
+from retrac.gradients.sketch import Projection, sketches
 from retrac.gradients.weights import WEIGHTS
 from retrac.training.index import Index
 from retrac.training.ledger import Ledger
@@ -56,7 +50,9 @@ def query_gradient(workload: Workload) -> Work:
     split = Split(1, workload.network.batch, block, NOISES)
 
     def run() -> None:
-        query_gradients(model, objective, plan, image, tuple(WEIGHTS.values()), split, ["0"], "none")
+        query_gradients(
+            model, objective, plan, image, tuple(WEIGHTS.values()), split, ["0"], "none"
+        )
 
     return Work(run, len(plan.timesteps) * NOISES)
 

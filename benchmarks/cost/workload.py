@@ -14,7 +14,6 @@ from retrac.diffusion.shown import Seen, fast_memory_format
 from retrac.gradients.weights import WEIGHTS
 
 
-
 class Draws(NamedTuple):
     """Images, each at one timestep and noise."""
 

@@ -5,16 +5,10 @@ import torch
 from torch import nn
 
 from retrac.gradients import CoverageError, oracle
+from retrac.gradients.allocation import Sides, allocate, measure_sides, sketch_size
 from retrac.gradients.gradient import Dense
 from retrac.gradients.layout import Layout
-from retrac.gradients.sketch import (
-    Projection,
-    Sides,
-    allocate,
-    measure_sides,
-    sketch_size,
-    sketches,
-)
+from retrac.gradients.sketch import Projection, sketches
 
 from .agreement import random_losses
 

@@ -18,8 +18,6 @@ GRIDS = {"small": (8, 2), "medium": (16, 4), "large": (24, 8)}
 
 BINS = 8
 """Equal parts of the timesteps, by which the events of training are averaged."""
-VISITS = 64
-"""Events of each sample before the last checkpoint that are averaged, at the most."""
 BIN_GRID = (8, 8)
 """Timesteps in each bin, and noises at each, at which queries meet those averages."""
 

@@ -12,6 +12,7 @@ from retrac.attribution.exact import Scored, exact_scores
 from retrac.attribution.feature_plan import FeaturePlan, feature_plans
 from retrac.attribution.feature_work import FeatureWork, pseudo_groups
 from retrac.attribution.indexed import as_indexed, index_scores, open_index
+from retrac.attribution.methods import Draws
 from retrac.attribution.parts import Parts
 from retrac.attribution.scorer import Scorer
 from retrac.fingerprints import digest
@@ -43,11 +44,13 @@ class Engine:
 
     Attributes:
         scorer: of methods that add up intervals; what all have in common.
+        last: of methods that look at the last events alone.
         index: from which they answer; None for exact scores.
         plans: of the other methods, one for each feature.
     """
 
     scorer: Scorer
+    last: Scorer
     index: Index | None
     plans: tuple[FeaturePlan, ...]
 
@@ -59,8 +62,10 @@ class Engine:
             RetracError: a checkpoint, the device, the index, or what a method needs is not there.
         """
         index = open_index(run, config) if config.index or config.recorded else None
-        scorer = Scorer.of(run, config if index is None else as_indexed(config, index))
-        return Engine(scorer, index, feature_plans(scorer))
+        settled = config if index is None else as_indexed(config, index)
+        scorer = Scorer.of(run, settled)
+        last = Scorer.of(run, settled, Draws.LAST)
+        return Engine(scorer, last, index, feature_plans(scorer))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -97,12 +102,18 @@ class Engine:
                 score[names.index(method.name)] = intervals.score[place]
                 if intervals.groups is not None:
                     groups[method.name] = intervals.groups[place]
+        if self.last.methods:
+            found = exact_scores(self.last, queries, np.arange(size), parts)
+            for place, method in enumerate(self.last.methods):
+                score[names.index(method.name), -1] = found.score[place, 0]
+                groups[method.name] = (
+                    found.score[place] if found.groups is None else found.groups[place]
+                )
         for work in self.works(queries):
             work.do(parts)
-            for method, found in zip(work.methods, work.assemble(parts), strict=True):
-                score[names.index(method.name), -1] = found[0]
-                several = len(found) > 1
-                groups[method.name] = pseudo_groups(found) if several else found[:1]
+            for method, each in zip(work.methods, work.assemble(parts), strict=True):
+                score[names.index(method.name), -1] = each[0]
+                groups[method.name] = pseudo_groups(each) if len(each) > 1 else each[:1]
         return Scores(score, groups, intervals, exact)
 
     def _intervals(self, queries: Queries, parts: Parts) -> tuple[Scored, np.ndarray]:

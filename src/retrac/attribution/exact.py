@@ -5,11 +5,12 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from diffusers import UNet2DModel
+from torch import nn
 
 from retrac.attribution.ahead import ahead
 from retrac.attribution.asked import Queries
 from retrac.attribution.memory import Split
+from retrac.attribution.methods import Draws
 from retrac.attribution.parts import Left, Parts
 from retrac.attribution.replay import Replay
 from retrac.attribution.sample_scores import samples_in_piece
@@ -90,7 +91,7 @@ class ExactWork:
         )
         with progress("attribute", total, "gradients") as advance:
             for replay in self.scorer.replays:
-                model: UNet2DModel | None = None
+                model: nn.Module | None = None
                 for block in self.blocks:
                     pieces = self._pieces(replay, block)
                     missing = {name: s for name, s in pieces.items() if name not in parts}
@@ -104,7 +105,7 @@ class ExactWork:
 
     def _do_block(
         self,
-        model: UNet2DModel,
+        model: nn.Module,
         replay: Replay,
         block: np.ndarray,
         missing: dict[str, np.ndarray],
@@ -119,7 +120,7 @@ class ExactWork:
             self.split,
             lambda timesteps: advance(timesteps * self.scorer.plan.noises),
         )
-        parts.put(_name(replay, block), {"norms": gradients.norms.numpy()})
+        parts.put(self._name(replay, block), {"norms": gradients.norms.numpy()})
         loaded = ahead(missing.items(), lambda item: self.scorer.visits(replay, item[1]))
         for (name, samples), visits in loaded:
             found = self.scorer.scores(
@@ -136,7 +137,7 @@ class ExactWork:
             for block in self.blocks:
                 found = [parts.get(name) for name in self._pieces(replay, block)]
                 by_block.append(np.concatenate([part["scores"] for part in found], axis=2))
-                by_query.append(parts.get(_name(replay, block))["norms"])
+                by_query.append(parts.get(self._name(replay, block))["norms"])
             scores.append(np.concatenate(by_block, axis=1))
             norms.append(np.concatenate([part["norms"] for part in found]))
             timesteps.append(np.concatenate([part["timesteps"] for part in found]))
@@ -163,14 +164,14 @@ class ExactWork:
         """Samples by the name of the part that holds their scores."""
         size = samples_in_piece(self.scorer.run.shape, len(replay.epochs))
         chunks = [self.samples[at : at + size] for at in range(0, len(self.samples), size)]
-        return {f"{_name(replay, block)}-samples-{chunk[0]:07d}": chunk for chunk in chunks}
+        return {f"{self._name(replay, block)}-samples-{chunk[0]:07d}": chunk for chunk in chunks}
+
+    def _name(self, replay: Replay, block: np.ndarray) -> str:
+        name = f"epoch-{replay.checkpoint.epoch:04d}-queries-{block[0]:05d}-{block[-1]:05d}"
+        return name if self.scorer.kind is Draws.INTERVALS else f"{self.scorer.kind.value}-{name}"
 
 
 def _block_sizes(names: Iterable[str]) -> list[int]:
     """Queries in the first block of earlier work."""
     found = (re.search(r"queries-00000-(\d+)", name) for name in names)
     return [int(match[1]) + 1 for match in found if match]
-
-
-def _name(replay: Replay, block: np.ndarray) -> str:
-    return f"epoch-{replay.checkpoint.epoch:04d}-queries-{block[0]:05d}-{block[-1]:05d}"

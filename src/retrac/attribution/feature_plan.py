@@ -9,16 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from retrac.attribution.asked import Queries
-from retrac.attribution.config import BIN_GRID, BINS, GRIDS, VISITS
+from retrac.attribution.config import BIN_GRID, BINS, GRIDS
 from retrac.attribution.draws import Grid, Source, Visits
 from retrac.attribution.feature_work import FeatureWork
 from retrac.attribution.memory import budget_of
 from retrac.attribution.methods import Draws, Method, by_feature
+from retrac.attribution.replay import last_epochs
 from retrac.attribution.scorer import Scorer
 from retrac.diffusion.measurements import Measurement, loss
 from retrac.diffusion.shown import Seen
 from retrac.errors import RetracError
-from retrac.gradients.sketch import Projection, Sides, Sizes, allocate_evenly, measure_sides
+from retrac.gradients.allocation import (
+    Sides,
+    Sizes,
+    allocate_evenly,
+    blocks,
+    blocks_by_layer,
+    measure_sides,
+)
+from retrac.gradients.sketch import Projection
 from retrac.training.run import Checkpoint, Run
 
 FEWEST = 2 * BINS
@@ -92,7 +101,7 @@ class FeaturePlan:
 
     @property
     def _epochs(self) -> list[int]:
-        return _visited(self.scorer, self.checkpoint)
+        return last_epochs(self.scorer.run, self.checkpoint, self.scorer.config.replay_back)
 
     def work(self, queries: Queries) -> FeatureWork:
         """The work for some queries; looks at a pass to lay features out.
@@ -102,7 +111,7 @@ class FeaturePlan:
         """
         scorer, numbers = self.scorer, self.scorer.config.features.layer_numbers
         model = scorer.model(scorer.replays[-1])
-        sides = in_order(model, measure_sides(model, partial(_probe, scorer.run, model)))
+        sides = measure_sides(model, partial(_probe, scorer.run, model))
         seed = scorer.run.ledger.seed
         if numbers:
             lots: list[Sizes] = [allocate_evenly(sides, numbers)]
@@ -117,7 +126,7 @@ class FeaturePlan:
             self.measurements,
             self.source,
             [Projection(seed, lot) for lot in lots],
-            [layers_of(sides, lot) for lot in lots],
+            [list(blocks_by_layer(sides, lot).values()) for lot in lots],
             scorer.rows(model),
             queries,
         )
@@ -131,14 +140,17 @@ class FeaturePlan:
         room = budget_of(self.scorer.config.compute, next(model.parameters()).device) // 2
         lots: list[dict[str, tuple[int, int]]] = [{}]
         held = 0
-        for layer in layer_names(whole):
-            size = sum(sides[name].numbers for name in whole if layer_of(name) == layer)
-            need = 4 * copies * images * size
+        parameters = list(whole)
+        for place in blocks_by_layer(sides, whole).values():
+            need = 4 * copies * images * (place.stop - place.start)
             if held and held + need > room:
                 lots.append({})
                 held = 0
-            lots[-1] |= {name: sizes for name, sizes in whole.items() if layer_of(name) == layer}
             held += need
+            end = place.stop
+            while parameters and blocks(sides, whole)[parameters[0]].stop <= end:
+                name = parameters.pop(0)
+                lots[-1][name] = whole[name]
         if len(lots) > 1 and any(not method.separable for method in self.methods):
             names = ", ".join(method.name for method in self.methods if not method.separable)
             raise RetracError(
@@ -149,40 +161,15 @@ class FeaturePlan:
 
 
 def feature_plans(scorer: Scorer) -> tuple[FeaturePlan, ...]:
-    """One for each feature of the chosen methods, but for those that add up intervals.
+    """One for each feature of the chosen methods that compare features.
 
     Raises:
         RetracError: as `FeaturePlan.of`.
     """
-    chosen = [each for each in scorer.config.chosen if each.draws is not Draws.INTERVALS]
+    chosen = [
+        each for each in scorer.config.chosen if each.draws in (Draws.TIMESTEPS, Draws.AVERAGE)
+    ]
     return tuple(FeaturePlan.of(scorer, group) for group in by_feature(chosen).values())
-
-
-def layer_of(parameter: str) -> str:
-    """Name of the module that owns a parameter."""
-    return parameter.rpartition(".")[0]
-
-
-def layer_names(sizes: Sizes) -> list[str]:
-    """Of modules, in order."""
-    return list(dict.fromkeys(map(layer_of, sizes)))
-
-
-def in_order(model: nn.Module, sides: dict[str, Sides]) -> dict[str, Sides]:
-    """With the parameters of each layer side by side."""
-    order = layer_names({name: (0, 0) for name, _ in model.named_parameters()})
-    return dict(sorted(sides.items(), key=lambda item: order.index(layer_of(item[0]))))
-
-
-def layers_of(sides: dict[str, Sides], sizes: Sizes) -> list[slice]:
-    """The numbers of each layer, which lie side by side."""
-    found: dict[str, slice] = {}
-    end = 0
-    for name, (inputs, outputs) in sizes.items():
-        start, end = end, end + sides[name].copies * inputs * outputs
-        layer = layer_of(name)
-        found[layer] = slice(found[layer].start if layer in found else start, end)
-    return list(found.values())
 
 
 def _draws(scorer: Scorer, draws: Draws) -> str:
@@ -193,7 +180,7 @@ def _draws(scorer: Scorer, draws: Draws) -> str:
     if draws is Draws.AVERAGE:
         return "medium"
     run, checkpoint = scorer.run, scorer.replays[-1].checkpoint
-    known = len(_visited(scorer, checkpoint)) if run.events_known else 0
+    known = len(last_epochs(run, checkpoint)) if run.events_known else 0
     if wanted == "visits":
         if known < 2:
             raise RetracError(
@@ -202,14 +189,6 @@ def _draws(scorer: Scorer, draws: Draws) -> str:
             )
         return wanted
     return "visits" if known >= FEWEST else "medium"
-
-
-def _visited(scorer: Scorer, checkpoint: Checkpoint) -> list[int]:
-    """Epochs before a checkpoint whose events are averaged: the last ones, or for a repeat those
-    before them, as long as there are so many."""
-    known = list(scorer.run.known_epochs(range(checkpoint.epoch)))
-    turns = [known[end - VISITS : end] for end in range(len(known), VISITS - 1, -VISITS)]
-    return turns[scorer.config.replay_back % len(turns)] if turns else known
 
 
 def _probe(run: Run, model: nn.Module) -> Tensor:

@@ -21,7 +21,7 @@ from retrac.attribution.sample_scores import replayed, samples_in_piece
 from retrac.attribution.scorer import Scorer, pattern_of
 from retrac.attribution.sketched import query_sketches, sample_sketches
 from retrac.errors import RetracError
-from retrac.gradients.sketch import Sides, measure_sides
+from retrac.gradients.allocation import Sides, measure_sides
 from retrac.gradients.weights import WEIGHTS
 from retrac.progress import progress
 from retrac.training.index import CONFIG, Index, IndexedCheckpoint, laid_out, pilot

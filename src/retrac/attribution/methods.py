@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from retrac.attribution.metrics import DampedKernel, Identity, Metric, UnitNorm
+from retrac.attribution.parameter_metrics import Curvature, ParameterMetric, SecondMoment
 from retrac.diffusion.measurements import Measurement, loss, output_mean, output_square
 from retrac.errors import RetracError, unknown
 from retrac.gradients.weights import Weight, inverse_norm, one
@@ -32,6 +33,9 @@ class Draws(Enum):
     INTERVALS = "intervals"
     """Samples at the events of training before each checkpoint, each weighted by its learning rate
     over its batch size, and queries at the plan. Checkpoints add up."""
+    LAST = "last"
+    """Samples at their last events before the last checkpoint, each counting alike, and queries at
+    the plan."""
     TIMESTEPS = "timesteps"
     """Samples and queries alike, at the last checkpoint: a mean for each bin of timesteps, each
     image with noises of its own. Samples at the events of training where those are known, else at
@@ -60,7 +64,8 @@ class Method:
         measurements: of which gradients are compared; their scores add up.
         draws: where gradients are taken.
         weight: of each gradient, by its norm.
-        metric: between queries and samples.
+        metric: between features of queries and of samples.
+        parameter_metric: of directions, where no features are made.
         unit_samples: whether each sample's feature is brought to unit norm.
         signed: whether a score below zero says that a sample did the opposite.
     """
@@ -74,8 +79,16 @@ class Method:
     draws: Draws = Draws.INTERVALS
     weight: Weight = one
     metric: Metric = PLAIN
+    parameter_metric: ParameterMetric | None = None
     unit_samples: bool = False
     signed: bool = True
+
+    def __post_init__(self) -> None:
+        by_events = self.draws in (Draws.INTERVALS, Draws.LAST)
+        if by_events and (self.metric != PLAIN or self.measurements != (loss,)):
+            raise ValueError(f"{self.name}: a metric of features, and outputs, need features")
+        if not by_events and (self.parameter_metric is not None or self.weight is not one):
+            raise ValueError(f"{self.name}: a metric of parameters, and weights, need events")
 
     @property
     def separable(self) -> bool:
@@ -152,6 +165,27 @@ _RECORDS = (
         signed=False,
     ),
     Method(
+        name="ekfac",
+        title="EK-FAC influence",
+        about="The product of the sample’s gradient with the query’s, which is first divided by "
+        "the curvature of the loss: by how much the optimum would move.",
+        estimand="By how much the query’s loss at the optimum would rise if the sample counted a "
+        "little less, to first order.",
+        source="Mlodozeniec et al. 2024 (arXiv 2410.13850), eq. 5 to 7",
+        draws=Draws.LAST,
+        parameter_metric=Curvature(),
+    ),
+    Method(
+        name="adam",
+        title="TracIn with Adam’s metric",
+        about="TracIn, with each number of the query’s gradient divided by the root of its mean "
+        "square, as Adam divides its steps.",
+        estimand="By how much this very training’s visits to the sample lowered the query’s loss, "
+        "to first order in the learning rate and under Adam without momentum.",
+        source="after Pruthi et al. 2020, eq. 1, and Kingma and Ba 2015, algorithm 1",
+        parameter_metric=SecondMoment(),
+    ),
+    Method(
         name="cosine",
         title="Cosine",
         about="The cosine between gradients of the loss, each a mean over timesteps.",
@@ -208,7 +242,7 @@ def by_events() -> tuple[Method, ...]:
     return tuple(
         method
         for method in methods().values()
-        if method.draws is Draws.INTERVALS and method.metric == PLAIN
+        if method.draws is Draws.INTERVALS and method.parameter_metric is None
     )
 
 

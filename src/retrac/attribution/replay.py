@@ -43,6 +43,32 @@ def plan_replays(
     ]
 
 
+LAST_EVENTS = 64
+"""Events of each sample before a checkpoint that are looked back upon, at the most."""
+
+
+def last_epochs(run: Run, checkpoint: Checkpoint, back: int = 0) -> list[int]:
+    """The last epochs before a checkpoint whose events are known.
+
+    Args:
+        run: the run.
+        checkpoint: its weights.
+        back: number of the choice: each has the epochs before those of the one before, as long as
+            there are as many.
+    """
+    known = list(run.known_epochs(range(checkpoint.epoch)))
+    ends = range(len(known), LAST_EVENTS - 1, -LAST_EVENTS)
+    turns = [known[end - LAST_EVENTS : end] for end in ends]
+    return turns[back % len(turns)] if turns else known
+
+
+def last_events(run: Run, checkpoint: Checkpoint, back: int = 0) -> Replay:
+    """Let the last events before a checkpoint count alike, 1 together."""
+    epochs = last_epochs(run, checkpoint, back)
+    weights = np.full((len(epochs), run.size), 1 / len(epochs))
+    return Replay(checkpoint, tuple(epochs), weights, np.ones(run.size))
+
+
 def chosen_epochs(interval: Sequence[int], replay: str, back: int = 0) -> tuple[int, ...]:
     """Epochs among those of an interval to replay, evenly spaced, with the last.
 

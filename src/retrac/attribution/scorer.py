@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UNet2DModel
+from torch import nn
 
 from retrac.allocator import release_freed_memory
 from retrac.attribution.asked import Asked
@@ -16,7 +16,7 @@ from retrac.attribution.memory import Split, rows_within, split_work
 from retrac.attribution.methods import Draws, Method
 from retrac.attribution.plan import Plan
 from retrac.attribution.query_gradients import QueryGradients, query_gradients
-from retrac.attribution.replay import Replay, plan_replays
+from retrac.attribution.replay import Replay, last_events, plan_replays
 from retrac.attribution.sample_scores import SampleScores, replayed, sample_scores
 from retrac.diffusion.device import choose_device, placed
 from retrac.diffusion.lora import LORA_PARAMETERS
@@ -32,12 +32,13 @@ GROUPS = 8
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """A run, and how methods score it that add up the events of intervals.
+    """A run, and how methods score it that add up events one by one.
 
     Attributes:
         run: whose samples are scored.
         config: how.
-        methods: M of them.
+        methods: M of them, with these draws.
+        kind: where samples' gradients are taken.
         replays: checkpoints, with the events that stand for each.
         plan: the draws of queries.
         device: where.
@@ -46,13 +47,14 @@ class Scorer:
     run: Run
     config: AttributeConfig
     methods: tuple[Method, ...]
+    kind: Draws
     replays: tuple[Replay, ...]
     plan: Plan
     device: torch.device
 
     @staticmethod
-    def of(run: Run, config: AttributeConfig) -> "Scorer":
-        """Choose checkpoints and events; of the methods those that add up intervals.
+    def of(run: Run, config: AttributeConfig, draws: Draws = Draws.INTERVALS) -> "Scorer":
+        """Choose checkpoints and events; of the methods those with such draws.
 
         Raises:
             RetracError: a checkpoint or the device is not there.
@@ -60,11 +62,17 @@ class Scorer:
         chosen = choose_checkpoints(run, config.checkpoints)
         device = choose_device(config.compute.device)
         run.encode_on(device)
+        replays = (
+            (last_events(run, chosen[-1], config.replay_back),)
+            if draws is Draws.LAST
+            else tuple(plan_replays(run, chosen, config.replay, config.replay_back))
+        )
         return Scorer(
             run,
             config,
-            tuple(method for method in config.chosen if method.draws is Draws.INTERVALS),
-            tuple(plan_replays(run, chosen, config.replay, config.replay_back)),
+            tuple(method for method in config.chosen if method.draws is draws),
+            draws,
+            replays,
             Plan.of(config.plan, run.timesteps),
             device,
         )
@@ -102,7 +110,7 @@ class Scorer:
         """Groups of visits that are told apart: where checkpoints differ, they show errors."""
         return min(GROUPS, len(self.replays[0].epochs)) if len(self.replays) == 1 else 1
 
-    def model(self, replay: Replay) -> UNet2DModel:
+    def model(self, replay: Replay) -> nn.Module:
         """Load the network at a checkpoint, with the parameters that count left trainable.
 
         Raises:
@@ -120,7 +128,7 @@ class Scorer:
         release_freed_memory()
         return model
 
-    def split(self, model: UNet2DModel, queries: int) -> Split:
+    def split(self, model: nn.Module, queries: int) -> Split:
         """Divide the memory budget."""
         return split_work(
             model,
@@ -132,13 +140,13 @@ class Scorer:
             self.config.compute,
         )
 
-    def rows(self, model: UNet2DModel) -> int:
+    def rows(self, model: nn.Module) -> int:
         """Images in a pass that holds no directions."""
         return rows_within(model, self.run.objective, self.run.example, self.config.compute)
 
     def directions(
         self,
-        model: UNet2DModel,
+        model: nn.Module,
         replay: Replay,
         asked: Asked,
         ids: Sequence[str],
@@ -146,7 +154,7 @@ class Scorer:
         advance: Callable[[int], None],
     ) -> QueryGradients:
         """The query side, for Q images."""
-        found = query_gradients(
+        made = query_gradients(
             model,
             self.run.objective,
             self.plan.at(replay.checkpoint.epoch),
@@ -157,8 +165,21 @@ class Scorer:
             replay.checkpoint.path.name,
             advance,
         )
+        directions = self._turned(made.directions, model, replay)
         release_freed_memory()
-        return found
+        return QueryGradients(directions, made.norms)
+
+    def _turned(self, directions: Directions, model: nn.Module, replay: Replay) -> Directions:
+        """Directions `[M·Q]` under the methods' metrics."""
+        metrics = [method.parameter_metric for method in self.methods]
+        if not any(metrics):
+            return directions
+        return Directions.joined(
+            [
+                each if metric is None else metric.directions(self, model, replay)(each)
+                for metric, each in zip(metrics, directions.split(len(metrics)), strict=True)
+            ]
+        )
 
     def visits(self, replay: Replay, samples: np.ndarray) -> Shown:
         """What training showed the network of some samples, in the epochs that are replayed."""
@@ -166,7 +187,7 @@ class Scorer:
 
     def scores(
         self,
-        model: UNet2DModel,
+        model: nn.Module,
         replay: Replay,
         samples: np.ndarray,
         visits: Shown,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from diffusers import UNet2DModel
+from torch import nn
 
 from retrac.attribution.config import TRAINED, AttributeConfig, ComputeConfig, PlanConfig
 from retrac.attribution.memory import Split
@@ -194,7 +194,7 @@ def _compute(scorer: Scorer, blocks: list[np.ndarray], parts: Parts) -> None:
 
 def _of_block(
     scorer: Scorer,
-    model: UNet2DModel,
+    model: nn.Module,
     replay: Replay,
     samples: np.ndarray,
     split: Split,

@@ -1,9 +1,10 @@
 """The order in which a gradient's numbers lie in memory, and the way back to the parameter's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import torch
 from torch import Tensor
 
 
@@ -92,6 +93,38 @@ class Directions:
             rows = layout.pack(known.unpack(rows)).contiguous()
             self._rows[name] = (layout, rows)
         return rows
+
+    @staticmethod
+    def joined(parts: "Sequence[Directions]") -> "Directions":
+        """Several lots of directions of the same parameters, one after the other."""
+        first = parts[0]
+        rows = {
+            name: (layout, torch.cat([part.rows(name, layout) for part in parts]))
+            for name, (layout, _) in first._rows.items()
+        }
+        return Directions.from_rows(rows)
+
+    def split(self, lots: int) -> "list[Directions]":
+        """Equal lots of consecutive directions."""
+        size = self.count // lots
+        return [
+            Directions.from_rows(
+                {
+                    name: (layout, rows[start : start + size])
+                    for name, (layout, rows) in self._rows.items()
+                }
+            )
+            for start in range(0, self.count, size)
+        ]
+
+    def scaled(self, factors: Mapping[str, Tensor]) -> "Directions":
+        """Each parameter's numbers times factors of its shape."""
+        return Directions.from_rows(
+            {
+                name: (layout, rows * layout.pack(factors[name][None]))
+                for name, (layout, rows) in self._rows.items()
+            }
+        )
 
     def parameters(self) -> dict[str, Tensor]:
         """`[M, *parameter.shape]` for each parameter's name."""

@@ -14,33 +14,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from retrac.gradients.allocation import (
-    Sides,
-    Sizes,
-    allocate,
-    allocate_evenly,
-    blocks,
-    blocks_by_layer,
-    measure_sides,
-    sketch_size,
-)
+from retrac.gradients.allocation import Sizes
 from retrac.gradients.coverage import CoverageError
 from retrac.gradients.gradient import Factored, Gradient, squared_norms_of
 from retrac.gradients.views import viewed
-
-__all__ = [
-    "Collected",
-    "Projection",
-    "Sides",
-    "Sizes",
-    "allocate",
-    "allocate_evenly",
-    "blocks",
-    "blocks_by_layer",
-    "measure_sides",
-    "sketch_size",
-    "sketches",
-]
 
 
 @dataclass(frozen=True, eq=False)

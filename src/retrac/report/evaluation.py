@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from retrac.attribution.methods import methods as all_methods
 from retrac.errors import RetracError
 from retrac.evaluation.interval import Interval
 from retrac.evaluation.section import Section
@@ -122,6 +123,7 @@ def _part(section: Section) -> Part:
 def measures(section: Section) -> Figure:
     """A panel for every measure; a row for every method, its value as a dot on its interval."""
     names, methods = section.measures, list(section.rows)
+    ours = all_methods()
     columns = min(COLUMNS, len(names))
     rows = math.ceil(len(names) / columns)
     figure = Figure(
@@ -135,7 +137,7 @@ def measures(section: Section) -> Figure:
             interval = section.rows[method].get(name)
             if interval is None or math.isnan(interval.value):
                 continue
-            colour = METHOD if method in known() else BASELINE
+            colour = METHOD if method in ours else BASELINE
             if not math.isnan(interval.low):
                 panel.plot([interval.low, interval.high], [height] * 2, color=colour, linewidth=2)
             panel.plot(interval.value, height, "o", color=colour, markersize=5)

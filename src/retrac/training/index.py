@@ -18,7 +18,8 @@ import zarr
 
 from retrac.errors import RetracError
 from retrac.files import PARTIAL, disk_refusal, read_json, remove, write_json
-from retrac.gradients.sketch import Projection, Sides, Sizes, allocate, sketch_size
+from retrac.gradients.allocation import Sides, Sizes, allocate, sketch_size
+from retrac.gradients.sketch import Projection
 
 CONFIG = "index.json"
 FORMAT = 3

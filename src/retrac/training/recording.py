@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from retrac.data.dataset import ImageDataset
 from retrac.diffusion.loss import Objective
 from retrac.errors import RetracError
-from retrac.gradients.sketch import Sides, measure_sides
+from retrac.gradients.allocation import Sides, measure_sides
 from retrac.gradients.tape import live_tape
 from retrac.gradients.weights import WEIGHTS
 from retrac.training.config import TrainConfig

@@ -13,6 +13,7 @@ from retrac.attribution.self_influence import SelfInfluence
 from retrac.data.arrays import write_npz
 from retrac.data.config import DatasetConfig, PlantConfig
 from retrac.data.planting import with_outliers
+from retrac.evaluation.baselines import NAMES
 from retrac.evaluation.config import RetrainingConfig
 from retrac.evaluation.retraining import Retraining
 from retrac.evaluation.shipped import Shipped
@@ -44,7 +45,7 @@ def test_every_metric_speaks_or_says_why_not(own_run: Path, retrac: Command) -> 
     ]
     for name in ("Tracing", "Targeting", "Bias of norms"):
         assert list(sections[name]["rows"]) == [
-            *("tracin", "retrac", "random", "pixels", "training loss"),
+            *("tracin", "retrac", "random", "pixels", "patches", "training loss", "gradient norm"),
         ]
         assert (folder / f"{name.lower().replace(' ', '-')}.png").is_file()
     assert "no planted outliers" in sections["Outliers"]["note"]
@@ -119,7 +120,9 @@ def test_planted_outliers_are_looked_for(
     told = retrac("evaluate", planted_run, *options, "--output", tmp_path / "scores")
     assert told.code == 0, told.err
     found = sections_of(tmp_path / "scores" / "evaluation.json")["Outliers"]["rows"]
-    assert list(found) == ["tracin", "retrac", "random", "pixels", "training loss"]
+    assert list(found) == [
+        *("tracin", "retrac", "random", "pixels", "training loss", "gradient norm")
+    ]
     for measures in found.values():
         assert 0 <= measures["ROC AUC"]["value"] <= 1
     assert found["pixels"]["ROC AUC"]["value"] == 1.0  # noise is like no digit
@@ -182,7 +185,7 @@ def test_a_method_is_put_to_the_benchmark(
     assert told.code == 0, told.err
     assert "training images" in told.out and "generated" in told.out
     found = json.loads(output.read_text())["lds"]
-    assert set(found) == {"random", "pixels", "training loss", "retrac", "own"}
+    assert set(found) == {*NAMES, "retrac", "own"}
     assert found["own"]["value"] == pytest.approx(1.0)
     seconds = output.stat().st_mtime_ns
     told = retrac("benchmark", "--method", "retrac", *given, "--dry-run")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrac.evaluation.baselines import NAMES
 from retrac.evaluation.retraining import Retraining
 from retrac.training.run import Run
 
@@ -76,7 +77,7 @@ def test_scores_are_held_against_the_losses(
         assert name in told.out
     found = json.loads(output.read_text())
     assert (found["subsets"], found["seeds"], found["queries"]) == (8, 2, 2)
-    assert set(found["lds"]) == {"random", "pixels", "training loss", "tracin", "retrac"}
+    assert set(found["lds"]) == {*NAMES, "tracin", "retrac"}
     assert -1 <= found["lds"]["retrac"]["low"] <= found["lds"]["retrac"]["value"]
     assert found["ceiling"]["between_seeds"]["value"] <= 1
 

@@ -6,7 +6,7 @@ import pytest
 from retrac.attribution.asked import Queries
 from retrac.errors import RetracError
 from retrac.evaluation.answers import Answer, answers
-from retrac.evaluation.baselines import loss_scores, pixel_products, pixel_scores, random_scores
+from retrac.evaluation.baselines import pixel_products, pixel_scores, random_scores, same_scores
 from retrac.evaluation.bias import Bias, usual_norms
 from retrac.evaluation.images import pixel_distance, structural_similarity
 from retrac.evaluation.interval import Interval
@@ -222,7 +222,7 @@ def test_baselines() -> None:
     cosines = pixel_products(images[:2], images)
     assert cosines[0, 0] == pytest.approx(1) and np.abs(cosines).max() <= 1 + 1e-9
     assert (random_scores(2, 5) == random_scores(2, 5)).all()
-    assert loss_scores(np.arange(3.0), 2).tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert same_scores(np.arange(3.0), 2).tolist() == [[0, 1, 2], [0, 1, 2]]
 
 
 def test_answers_know_which_query_is_a_sample() -> None:

@@ -47,6 +47,7 @@ class Benchmark:
         from retrac.attribution.attribute import attribution_of
         from retrac.attribution.estimate import estimate_attribution
         from retrac.cli.tables import print_benchmark
+        from retrac.evaluation.baselines import NAMES
         from retrac.evaluation.shipped import Shipped, read_scores
         from retrac.files import write_json
         from retrac.training.estimate import estimate_training
@@ -55,7 +56,7 @@ class Benchmark:
         shipped = Shipped.load()
         names = [path.stem for path in self.scores]
         for name in names:
-            if names.count(name) > 1 or name in ("random", "pixels", "training loss", *self.method):
+            if names.count(name) > 1 or name in (*NAMES, *self.method):
                 raise RetracError(f"another method is called {name!r}, too: rename {name}.npy")
         given = {path.stem: read_scores(path, shipped) for path in self.scores}
         to_train = partial(estimate_training, shipped.training, shipped.dataset(), self.run, None)

@@ -73,7 +73,6 @@ class Score:
         from retrac.attribution.attribution import Attribution
         from retrac.cli.tables import print_lds
         from retrac.evaluation.baselines import baselines
-        from retrac.evaluation.losses import training_losses
         from retrac.evaluation.retraining import Retraining, lds_of
         from retrac.files import write_json
         from retrac.training.trained import TrainedRun
@@ -83,8 +82,7 @@ class Score:
         run = TrainedRun.open(self.run)
         retraining = Retraining.open(run, self.losses or run.path / "lds")
         metric = lds_of(retraining)
-        images = retraining.queries.images, run.dataset.images
-        for name, scores in baselines(*images, training_losses(run)).items():
+        for name, scores in baselines(run, retraining.queries).items():
             metric.update(name, scores)
         for path, told in zip(self.attributions, told_apart(self.attributions), strict=True):
             result = Attribution.open(path)

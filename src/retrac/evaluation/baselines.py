@@ -1,9 +1,22 @@
-"""Scores that need no gradient: what a method has to beat."""
+"""Scores that no method of attribution is needed for: what a method has to beat."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
+from retrac.attribution.asked import Queries
+from retrac.attribution.config import ComputeConfig
+from retrac.diffusion.device import choose_device
+from retrac.evaluation.gradient_norms import gradient_norms
+from retrac.evaluation.losses import training_losses
+from retrac.evaluation.patches import patch_scores
+from retrac.progress import progress
+from retrac.training.run import Run
+
+RANDOM, PIXELS, PATCHES = "random", "pixels", "patches"
+LOSS, NORM = "training loss", "gradient norm"
+"""The same for every query."""
+NAMES = (RANDOM, PIXELS, PATCHES, LOSS, NORM)
 CHUNK = 1024
 """Samples that are compared at a time."""
 
@@ -43,25 +56,34 @@ def pixel_products(queries: np.ndarray, samples: np.ndarray) -> np.ndarray:
     return np.concatenate([asked @ _unit(some).T for some in _chunks(samples)], axis=1)
 
 
-def loss_scores(losses: np.ndarray, queries: int) -> np.ndarray:
-    """The samples' training losses `[N]`, the same for every query, `[Q, N]`."""
-    return np.broadcast_to(losses, (queries, len(losses)))
+def same_scores(values: np.ndarray, queries: int) -> np.ndarray:
+    """Something of the samples `[N]`, such as their losses, for every query, `[Q, N]`."""
+    return np.broadcast_to(values, (queries, len(values)))
 
 
 def baselines(
-    queries: np.ndarray, samples: np.ndarray, losses: np.ndarray
+    run: Run, queries: Queries, compute: ComputeConfig | None = None
 ) -> dict[str, np.ndarray]:
     """All of them by name, `[Q, N]` each.
 
     Args:
-        queries: uint8 `[Q, C, H, W]`.
-        samples: uint8 `[N, C, H, W]`.
-        losses: `[N]`, the samples' training losses.
+        run: a training run.
+        queries: that are put to it.
+        compute: where, and in how much memory.
+
+    Raises:
+        RetracError: as `gradient_norms`.
     """
+    images, samples, count = queries.images, run.dataset.images, len(queries)
+    compute = compute or ComputeConfig()
+    with progress("patches", count, "queries") as advance:
+        patches = patch_scores(images, samples, choose_device(compute.device), advance=advance)
     return {
-        "random": random_scores(len(queries), len(samples)),
-        "pixels": pixel_scores(queries, samples),
-        "training loss": loss_scores(losses, len(queries)),
+        RANDOM: random_scores(count, len(samples)),
+        PIXELS: pixel_scores(images, samples),
+        PATCHES: patches,
+        LOSS: same_scores(training_losses(run, compute), count),
+        NORM: same_scores(gradient_norms(run, compute), count),
     }
 
 

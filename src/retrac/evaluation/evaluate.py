@@ -25,11 +25,18 @@ from retrac.data.planting import planted
 from retrac.errors import RetracError
 from retrac.estimate import Estimate
 from retrac.evaluation.answers import answers
-from retrac.evaluation.baselines import baselines, pixel_oddness, random_scores
+from retrac.evaluation.baselines import (
+    LOSS,
+    NORM,
+    PIXELS,
+    RANDOM,
+    baselines,
+    pixel_oddness,
+    random_scores,
+)
 from retrac.evaluation.bias import Bias, usual_norms
 from retrac.evaluation.config import EvaluationConfig
 from retrac.evaluation.interval import Interval
-from retrac.evaluation.losses import training_losses
 from retrac.evaluation.moving import Moving, loudest_moments, moved_scores
 from retrac.evaluation.outliers import Outliers
 from retrac.evaluation.retraining import Retraining, lds_of
@@ -78,11 +85,11 @@ class Evaluation:
 
     def sections(self) -> list[Section]:
         """What each metric found, or why it makes no sense here."""
-        losses = training_losses(self.run, self.way.compute)
         run, asked, k = self.run, self.queries, self.config.k
+        beside = baselines(run, asked, self.way.compute)
         contenders = {
             **{name: self.result.scores_of(name).values for name in self.result.methods},
-            **baselines(asked.images, run.dataset.images, losses),
+            **beside,
         }
         tracing = cache(partial(self._tracing, contenders, k))
         return [
@@ -121,7 +128,7 @@ class Evaluation:
             Section.of(
                 "Outliers",
                 "Are planted outliers among the samples with the largest self-influence?",
-                lambda: self._outliers(losses),
+                lambda: self._outliers(beside),
             ),
             Section.of(
                 "Linear datamodelling score",
@@ -195,7 +202,7 @@ class Evaluation:
             found[name] = metric.compute()
         return found
 
-    def _outliers(self, losses: np.ndarray) -> Rows:
+    def _outliers(self, beside: Mapping[str, np.ndarray]) -> Rows:
         metric = Outliers(planted(self.run.dataset.ids))
         own = own_influence(self.run, self.way)
         found = self_influence(
@@ -210,9 +217,10 @@ class Evaluation:
         total = found.dataset["score"].sum("checkpoint", skipna=False)
         for method in total["method"].values:
             metric.update(str(method), total.sel({"method": method}).values)
-        metric.update("random", random_scores(1, len(losses))[0])
-        metric.update("pixels", pixel_oddness(self.run.dataset.images))
-        metric.update("training loss", losses)
+        metric.update(RANDOM, random_scores(1, len(self.run.dataset))[0])
+        metric.update(PIXELS, pixel_oddness(self.run.dataset.images))
+        for name in (LOSS, NORM):  # the same for every query
+            metric.update(name, beside[name][0])
         return metric.compute()
 
     def _lds(self, contenders: Mapping[str, np.ndarray]) -> Rows:
@@ -292,7 +300,7 @@ def estimate_evaluation(
     path: Path,
     generated: int,
 ) -> Estimate | None:
-    """What it takes, scores included, but for the training losses; None where little is left.
+    """What it takes, scores included, but for the baselines; None where little is left.
 
     Args:
         run, queries, way, config, path: as of an `Evaluation`; queries yet to be generated may

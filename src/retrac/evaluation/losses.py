@@ -1,11 +1,11 @@
 """What a model loses on images, over many fixed draws."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from retrac.attribution.asked import Asked
 from retrac.attribution.config import ComputeConfig, PlanConfig
@@ -48,6 +48,27 @@ def mean_losses(
         float64 `[Q]`.
     """
     device = next(model.parameters()).device
+    return mean_over_draws(
+        lambda shown: objective.losses(model, *shown.on(device)), plan, queries, rows, advance
+    )
+
+
+def mean_over_draws(
+    measure: Callable[[Shown], Tensor],
+    plan: Plan,
+    queries: Asked,
+    rows: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> np.ndarray:
+    """Something of each image, a mean over the plan's draws.
+
+    Args:
+        measure: `[B]`, of B passes.
+        plan, queries, rows, advance: as of `mean_losses`.
+
+    Returns:
+        float64 `[Q]`.
+    """
     moments = plan.timesteps.repeat_interleave(plan.noises)
     draws = len(moments)
     found = []
@@ -56,8 +77,8 @@ def mean_losses(
         some = queries.rows(slice(start, start + size))
         same = some.at(slice(None), len(plan.timesteps)).repeated(plan.noises)
         every = Shown(same, moments.repeat(some.size), some.noises(plan).flatten(0, 2))
-        losses = [objective.losses(model, *part.on(device)).cpu() for part in every.split(rows)]
-        found.append(torch.cat(losses).double().view(some.size, draws).mean(1))
+        values = [measure(part).cpu() for part in every.split(rows)]
+        found.append(torch.cat(values).double().view(some.size, draws).mean(1))
         advance(some.size)
     return torch.cat(found).numpy()
 
@@ -97,8 +118,12 @@ def last_losses(
 def training_losses(run: Run, compute: ComputeConfig | None = None) -> np.ndarray:
     """What the last checkpoint loses on each training sample, `[N]`, over a few fixed draws."""
     plan = Plan.of(PlanConfig(plan="fast"), run.timesteps)
+    with progress("training losses", len(run.dataset), "samples") as advance:
+        return last_losses(run, plan, every_sample(run, plan), compute, advance)
+
+
+def every_sample(run: Run, plan: Plan) -> Iterator[Asked]:
+    """All training samples as queries, some after the other."""
     size = len(run.dataset)
-    pieces = np.array_split(np.arange(size), math.ceil(size / ROWS))
-    asked = (training_samples(run, "", piece).asked(run, plan) for piece in pieces)
-    with progress("training losses", size, "samples") as advance:
-        return last_losses(run, plan, asked, compute, advance)
+    for piece in np.array_split(np.arange(size), math.ceil(size / ROWS)):
+        yield training_samples(run, "", piece).asked(run, plan)

@@ -22,7 +22,6 @@ from retrac.data.open import open_dataset
 from retrac.errors import RetracError
 from retrac.evaluation.baselines import baselines
 from retrac.evaluation.lds import Lds
-from retrac.evaluation.losses import training_losses
 from retrac.evaluation.retraining import Retraining
 from retrac.files import write_whole
 from retrac.fingerprints import digest
@@ -156,8 +155,8 @@ class Shipped:
 
     def with_baselines(self, run: TrainedRun) -> Lds:
         """The metric, with what a method has to beat."""
-        metric, images = Lds(self.subsets, self.losses), (self.queries.images, run.dataset.images)
-        for name, scores in baselines(*images, training_losses(run)).items():
+        metric = Lds(self.subsets, self.losses)
+        for name, scores in baselines(run, self.queries).items():
             metric.update(name, scores)
         return metric
 

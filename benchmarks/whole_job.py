@@ -80,7 +80,7 @@ def main(settings: Settings) -> None:
 
 def _indexed(run: Run, queries: Queries) -> Attribution:
     build_index(run, IndexConfig())
-    return attribute(run, queries, index=True)
+    return attribute(run, queries, ("tracin", "retrac"), index=True)
 
 
 def _timed(way: str, work: Callable[[], Attribution]) -> Done:

@@ -15,6 +15,7 @@ from retrac.attribution.replay import chosen_epochs
 from retrac.attribution.until import Until, attribute_until, rounds_beside
 from retrac.errors import RetracError
 from retrac.training.run import Run
+from tiny import PUBLISHED
 
 PLAN = PlanConfig(plan_timesteps=3, plan_noises=2)
 CONFIG = AttributeConfig(plan=PLAN)
@@ -44,6 +45,7 @@ def test_the_budget_ends_it_and_scores_are_the_mean_of_repeats(tiny_run: Run, ro
         retrac.attribute(
             tiny_run,
             "train:2",
+            PUBLISHED,
             plan=PlanConfig(plan_timesteps=3, plan_noises=2, plan_seed=turn),
             replay_back=turn,
         )

@@ -17,7 +17,7 @@ from retrac.attribution.indexed import build_index
 from retrac.training import estimate as of_training
 from retrac.training.loop import train
 from retrac.training.run import Run
-from tiny import TINY, weights
+from tiny import PUBLISHED, TINY, weights
 
 from .conftest import Command
 
@@ -71,7 +71,7 @@ def placed(command: tuple[object, ...], run: Path) -> list[object]:
         build_index(Run.open(run), IndexConfig(sketch_size=300))
     scores = run / "attributions" / "scored"
     if "SCORED" in command:
-        attribute(Run.open(run), "train:1", plan=PlanConfig(2, 2), output=scores)
+        attribute(Run.open(run), "train:1", PUBLISHED, plan=PlanConfig(2, 2), output=scores)
     places = {"RUN": run, "INDEXED": run, "NEW": run.with_name("new"), "SCORED": scores}
     return [places.get(str(word), word) for word in command]
 

@@ -1,5 +1,6 @@
 """What all rooms share: one thread, which is fastest for tiny networks, and one tiny run."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -16,6 +17,13 @@ from retrac.training.run import Run
 from tiny import TINY
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of collections of garbage: every loading of a model makes
+    one, which would look at all modules and tests again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,17 @@ def test_a_signal_ends_training_after_the_step_with_everything_saved(
     assert_same(tmp_path / "stopped", tiny_run.path)
 
 
-def test_a_second_signal_acts_as_always(tmp_path: Path, during_step: Callable[..., None]) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As in a terminal: a script's background commands begin with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_signal_acts_as_always(
+    interruptible: None, tmp_path: Path, during_step: Callable[..., None]
+) -> None:
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)

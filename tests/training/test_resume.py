@@ -28,6 +28,7 @@ def test_training_twice_gives_the_same_bits(tiny_run: Run, tmp_path: Path) -> No
     assert_same(tmp_path / "again", tiny_run.path)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tiny_run: Run, tmp_path: Path) -> None:
     random, codes = np.random.default_rng(0), []
     while 0 not in codes:
@@ -37,6 +38,7 @@ def test_killed_at_random_moments(tiny_run: Run, tmp_path: Path) -> None:
     assert_same(tmp_path / "killed", tiny_run.path)
 
 
+@pytest.mark.slow
 def test_killed_between_any_two_file_operations(tiny_run: Run, tmp_path: Path) -> None:
     """Within the record's writing, a state's, a checkpoint's, a picture's, and the clean-up."""
     for number in [1, 2, 3, 4, 5, 9, 16, 23, 30, 37, 44, 51]:

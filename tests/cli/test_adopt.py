@@ -28,6 +28,7 @@ def adopted(tmp_path: Path, retrac: Command) -> Path:
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_an_adopted_model_is_asked_like_any_run(adopted: Path, retrac: Command) -> None:
     queries = ("--queries", "train:2+generated:1", *SMALL)
     told = retrac("attribute", adopted, *queries, "--replay", 4)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -240,8 +241,10 @@ class _always:  # noqa: N801
         pass
 
 
-def test_the_package_runs_as_a_module_as_accelerate_launch_wants_it() -> None:
-    told = subprocess.run(
-        [sys.executable, "-m", "retrac", "datasets"], capture_output=True, text=True, check=True
-    )
-    assert "photos-zeros" in told.stdout
+def test_the_package_runs_as_a_module_as_accelerate_launch_wants_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["retrac", "datasets"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("retrac", run_name="__main__", alter_sys=True)
+    assert end.value.code == 0 and "photos-zeros" in capsys.readouterr().out

@@ -38,6 +38,7 @@ def imported(files: Path, tmp_path: Path, retrac: Command) -> Path:
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_an_imported_training_is_asked_like_any_run(imported: Path, retrac: Command) -> None:
     told = retrac("attribute", imported, "--queries", "train:2+generated:1", *SMALL)
     assert told.code == 0, told.err

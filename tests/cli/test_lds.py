@@ -23,15 +23,12 @@ PREPARE = (
 
 
 @pytest.fixture(scope="module")
-def prepared(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the tiny run with the losses of retrained models. Not to be changed."""
-    from retrac.cli.main import main
-
-    path = tmp_path_factory.mktemp("lds") / "run"
-    shutil.copytree(tiny_run.path, path)
+def prepared(brief_run: Run, tmp_path_factory: pytest.TempPathFactory, retrac: Command) -> Path:
+    """A copy of the brief run with the losses of retrained models. Not to be changed."""
+    path = Path(shutil.copytree(brief_run.path, tmp_path_factory.mktemp("lds") / "run"))
     for part in ("2/2", "1/2"):
-        assert main(["lds", "prepare", str(path), *map(str, PREPARE), "--part", part]) == 0
-    assert main(["attribute", str(path), "--queries", "train:2", *map(str, SMALL)]) == 0
+        assert retrac("lds", "prepare", path, *PREPARE, "--part", part).code == 0
+    assert retrac("attribute", path, "--queries", "train:2", *SMALL).code == 0
     return path
 
 
@@ -93,6 +90,16 @@ def test_folders_of_one_name_are_told_apart(
     found = json.loads(output.read_text())["lds"]
     assert found[f"retrac, {one}"] == found[f"retrac, {other}"]
     assert "names a folder twice" in refusal(*score, one, one)
+
+
+def test_an_evaluation_counts_retrained_models_of_the_same_queries(
+    prepared: Path, tmp_path: Path, retrac: Command
+) -> None:
+    own = Path(shutil.copytree(prepared, tmp_path / "run"))
+    told = retrac("evaluate", own, "--queries", "train:2", *SMALL, "--moved", 0)
+    assert "upper bound" in told.out and "--moved is 0" in told.out
+    told = retrac("evaluate", own, "--queries", "train:3", *SMALL, "--moved", 0)
+    assert "was scored for other queries" in told.out
 
 
 def test_a_folder_that_was_hardly_begun_is_gone_on_with(own_run: Path, retrac: Command) -> None:

@@ -58,9 +58,9 @@ class FeaturePlan:
             RetracError: the run knows no events, or gives no output, that a method needs.
         """
         feature, run = methods[0].feature, scorer.run
-        given = tuple(
-            each for each in feature.measurements if run.objective.gives_output or each is loss
-        )
+        given = feature.measurements
+        if not run.objective.gives_output or (loss in given and not scorer.config.features.outputs):
+            given = tuple(measurement for measurement in given if measurement is loss)
         if not given:
             raise RetracError(
                 f"{methods[0].name} compares outputs of the network, and {run.path} gives losses "

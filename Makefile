@@ -3,11 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := demo
+# Each worker takes tests that lie side by side, which share runs, and then what others have left.
+IN_PARALLEL := --numprocesses 2 --dist worksteal
 
 # Without this, two processes that use torch spin against each other on the same cores.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test slow lint bench clean
 
 demo: $(STAMP)
 	$(BIN)/retrac train --dataset digits --output $(DEMO)/run --epochs 24 --checkpoint-every 6
@@ -16,7 +18,10 @@ demo: $(STAMP)
 		--replay 3 --parameters "mid_block|down_blocks.2|up_blocks.0" --output $(DEMO)/attribution
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(IN_PARALLEL)
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

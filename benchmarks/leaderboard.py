@@ -5,6 +5,9 @@
 writes benchmarks/results/leaderboard.json and leaderboard.png, and prints the table.
 """
 
+import re
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,46 +16,83 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
+from benchmarks.damping import METHODS as DAMPED
+from benchmarks.damping import scored
 from retrac.attribution.attribute import attribution_of
-from retrac.attribution.attribution import Attribution
-from retrac.attribution.config import AttributeConfig
+from retrac.attribution.config import AttributeConfig, FeatureConfig
+from retrac.attribution.engine import Engine
+from retrac.attribution.methods import method_named
+from retrac.attribution.scorer import pattern_of
 from retrac.evaluation.baselines import pixel_products
 from retrac.evaluation.interval import Interval
 from retrac.evaluation.lds import Lds
 from retrac.evaluation.shipped import Shipped
-from retrac.files import write_json
+from retrac.files import read_json, write_json
 from retrac.report.canvas import INK, MARK, head, save_png
+from retrac.training.trained import TrainedRun
 
 RESULTS = Path(__file__).parent / "results"
-NAMES = {"tracin": "TracIn", "retrac": "ReTrac"}
 OURS, BASELINE = "#3f8fa8", "#8a8f96"
 DEEPEST = "mid_block|down_blocks.1|up_blocks.0"
-WAYS = {
-    "1 event a checkpoint": AttributeConfig(),
-    "all events": AttributeConfig(replay="all"),
-    "deepest level, 1 event a checkpoint": AttributeConfig(parameters=DEEPEST),
-    "deepest level, all events": AttributeConfig(replay="all", parameters=DEEPEST),
-    "without the last convolution, 1 event a checkpoint": AttributeConfig(
-        parameters="^(?!conv_out)"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One way of scoring.
+
+    Attributes:
+        methods: that share it.
+        how: what tells it from the usual one; empty for that.
+        config: the way.
+    """
+
+    methods: tuple[str, ...]
+    how: str
+    config: AttributeConfig
+
+
+def _features(method: str, how: str, **settings: Any) -> Entry:
+    return Entry((method,), how, AttributeConfig((method,), features=FeatureConfig(**settings)))
+
+
+EVENTS = ("tracin", "retrac")
+ENTRIES = (
+    _features("kernel-retrac", ""),
+    _features("kernel-retrac", "16 draws", draws="small"),
+    _features("kernel-retrac", "64 draws", draws="medium"),
+    _features("kernel-retrac", "192 draws", draws="large"),
+    _features("kernel-retrac", "loss alone", outputs=False),
+    _features("kernel-retrac", "64 draws, loss alone", draws="medium", outputs=False),
+    _features("kernel-retrac", "192 draws, loss alone", draws="large", outputs=False),
+    _features("kernel-retrac", "64 draws, 64 numbers a layer", draws="medium", layer_numbers=64),
+    _features("kernel-retrac", "64 draws, whole layers", draws="medium", layer_numbers=0),
+    _features("trak", "64 draws", draws="medium"),
+    _features("d-trak", "64 draws", draws="medium"),
+    _features("cosine", "64 draws", draws="medium"),
+    Entry(("ekfac",), "", AttributeConfig(("ekfac",))),
+    Entry(("adam",), "all events", AttributeConfig(("adam",), replay="all")),
+    Entry(EVENTS, "1 event a checkpoint", AttributeConfig(EVENTS)),
+    Entry(EVENTS, "all events", AttributeConfig(EVENTS, replay="all")),
+    Entry(
+        EVENTS,
+        "deepest level, all events",
+        AttributeConfig(EVENTS, replay="all", parameters=DEEPEST),
     ),
-}
+)
 SINGLE = {"1 event a checkpoint": "1 event", "all events": "all its events"}
 """Ways whose checkpoints are scored one by one, too."""
+BEST = "λ chosen on this bank, an upper bound"
 PAIRS = (
+    ("Kernel ReTrac", "pixels"),
+    ("Kernel ReTrac", "patches"),
+    ("Kernel ReTrac", "EK-FAC influence"),
+    ("Kernel ReTrac", "Kernel ReTrac, loss alone"),
+    ("Kernel ReTrac, 192 draws", "Kernel ReTrac, 64 draws"),
+    ("Kernel ReTrac, 64 draws, whole layers", "Kernel ReTrac, 64 draws"),
     ("ReTrac, all events", "TracIn, all events"),
-    ("ReTrac, 1 event a checkpoint", "TracIn, 1 event a checkpoint"),
     ("ReTrac, all events", "ReTrac, 1 event a checkpoint"),
     ("TracIn, all events", "TracIn, 1 event a checkpoint"),
-    ("ReTrac, epoch 300, all its events", "ReTrac, epoch 300, 1 event"),
-    ("TracIn, epoch 300, all its events", "TracIn, epoch 300, 1 event"),
-    ("ReTrac, epoch 50, all its events", "ReTrac, all events"),
-    ("TracIn, epoch 50, all its events", "TracIn, all events"),
-    ("ReTrac, deepest level, all events", "TracIn, deepest level, all events"),
     ("ReTrac, deepest level, all events", "ReTrac, all events"),
-    ("TracIn, deepest level, all events", "TracIn, all events"),
-    ("TracIn, deepest level, all events", "TracIn, deepest level, 1 event a checkpoint"),
-    ("ReTrac, deepest level, all events", "ReTrac, deepest level, 1 event a checkpoint"),
-    ("pixels", "TracIn, deepest level, all events"),
 )
 
 
@@ -65,22 +105,27 @@ class Settings:
         shipped = Shipped.load()
         run = shipped.trained(self.run)
         metric = shipped.with_baselines(run)
-        metric.update(
-            "products of pixels", pixel_products(shipped.queries.images, run.dataset.images)
-        )
-        for told, way in WAYS.items():
-            found = attribution_of(run, shipped.queries, way, shipped.place(run, way))
-            _take(metric, found, told)
+        products = pixel_products(shipped.queries.images, run.dataset.images)
+        metric.update("products of pixels", products)
+        seconds, covered = _seconds(self.run), dict[str, float]()
+        ours = []
+        for entry in ENTRIES:
+            names = _take(metric, run, shipped, entry, seconds)
+            covered |= dict.fromkeys(names, _covered(run, entry.config))
+            ours += names
+        write_json(self.run / "seconds.json", seconds)
+        ours += _best(metric, run, shipped)
+        kinds = {kind: metric.compute(rows) for kind, rows in shipped.kinds.items()}
         table = [
             {
-                "method": method,
+                "method": name,
+                "ours": name in ours,
                 "all": asdict(interval),
-                **{
-                    kind: asdict(metric.compute(rows)[method])
-                    for kind, rows in shipped.kinds.items()
-                },
+                **{kind: asdict(found[name]) for kind, found in kinds.items()},
+                "seconds": seconds.get(name),
+                "parameters": covered.get(name),
             }
-            for method, interval in sorted(metric.compute().items(), key=lambda i: -i[1].value)
+            for name, interval in sorted(metric.compute().items(), key=lambda i: -i[1].value)
         ]
         ceiling = metric.ceiling()
         assert ceiling is not None
@@ -97,63 +142,111 @@ class Settings:
                 },
             },
         )
-        shown = [row for row in table if "epoch" not in row["method"]]
-        save_png(_figure(shown, ceiling.of_the_mean), RESULTS / "leaderboard.png")
-        print(_markdown(shown, shipped))
+        rows = [row for row in table if "epoch" not in str(row["method"])]
+        save_png(_figure(rows, ceiling.of_the_mean), RESULTS / "leaderboard.png")
+        print(_markdown(rows, shipped))
         print(_by_epoch(table))
 
 
-def _take(metric: Lds, found: Attribution, told: str) -> None:
-    for method in found.methods:
-        name = NAMES[method]
-        metric.update(f"{name}, {told}", found.scores_of(method).values)
-        if told not in SINGLE:
+def _seconds(run: Path) -> dict[str, float]:
+    """Of entries that were scored before, which are not scored again."""
+    path = run / "seconds.json"
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def _take(
+    metric: Lds, run: TrainedRun, shipped: Shipped, entry: Entry, seconds: dict[str, float]
+) -> list[str]:
+    path = shipped.place(run, entry.config)
+    fresh, begun = not path.exists(), time.perf_counter()
+    result = attribution_of(run, shipped.queries, entry.config, path)
+    taken = time.perf_counter() - begun
+    names = []
+    for method in result.methods:
+        title = method_named(method).title
+        name = f"{title}, {entry.how}" if entry.how else title
+        names.append(name)
+        metric.update(name, result.scores_of(method).values)
+        if fresh:
+            seconds[name] = taken
+        if entry.how not in SINGLE or method not in EVENTS:
             continue
-        single = found.contributions.sel({"method": method})
+        single = result.contributions.sel({"method": method})
         for epoch, values in zip(single["checkpoint"].values, single.values, strict=True):
-            metric.update(f"{name}, epoch {epoch}, {SINGLE[told]}", values)
+            label = f"{title}, epoch {epoch}, {SINGLE[entry.how]}"
+            names.append(label)
+            metric.update(label, values)
+    return names
 
 
-def _by_epoch(table: list[dict[str, Any]]) -> str:
-    found = {row["method"]: row["all"] for row in table}
-    columns = [f"{name}, {way}" for way in SINGLE.values() for name in NAMES.values()]
+def _covered(run: TrainedRun, config: AttributeConfig) -> float:
+    """Share of the network's numbers whose gradients are compared."""
+    model = run.checkpoints[-1].load(run.shape)
+    pattern = pattern_of(run, config.parameters)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    counted = sum(size for name, size in sizes.items() if re.search(pattern, name))
+    return counted / sum(sizes.values())
+
+
+def _best(metric: Lds, run: TrainedRun, shipped: Shipped) -> list[str]:
+    """Methods with one kernel under the λ that does best here, as is usual in their papers."""
+    names = []
+    for method in DAMPED[1:]:
+        config = AttributeConfig((method,), features=FeatureConfig(draws="medium"))
+        (work,) = Engine.of(run, config).works(shipped.queries)
+        best: tuple[float, np.ndarray] = (-1.0, np.empty(0))
+        for (rule, _, _), values in scored(work).items():
+            trial = Lds(metric.subsets, metric.losses)
+            trial.update("x", values)
+            reached = trial.compute()["x"].value
+            if rule == "share" and reached > best[0]:
+                best = (reached, values)
+        names.append(f"{method_named(method).title}, {BEST}")
+        metric.update(names[-1], best[1])
+    return names
+
+
+def _by_epoch(table: Sequence[Mapping[str, Any]]) -> str:
+    values = {row["method"]: row["all"] for row in table}
+    titles = [method_named(name).title for name in EVENTS]
+    columns = [(title, way) for way in SINGLE.values() for title in titles]
     epochs = sorted(
-        {int(name.split("epoch ")[1].split(",")[0]) for name in found if "epoch" in name}
+        {int(name.split("epoch ")[1].split(",")[0]) for name in values if "epoch" in name}
     )
-    lines = [f"| checkpoint | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    heads = " | ".join(f"{title}, {way}" for title, way in columns)
+    lines = [f"| checkpoint | {heads} |", "|---" * (len(columns) + 1) + "|"]
     for epoch in epochs:
-        cells = [
-            _told(found[f"{name}, epoch {epoch}, {way}"])
-            for way in SINGLE.values()
-            for name in NAMES.values()
-        ]
+        cells = [_cell(values[f"{title}, epoch {epoch}, {way}"]) for title, way in columns]
         lines.append(f"| {epoch} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _markdown(table: list[dict[str, Any]], shipped: Shipped) -> str:
-    lines = [f"| | LDS (90 % interval) | {' | '.join(shipped.kinds)} |", "|---|---|---|---|"]
+def _markdown(table: Sequence[Mapping[str, Any]], shipped: Shipped) -> str:
+    heads = ("", "LDS (90 % interval)", *shipped.kinds, "parameters", "seconds")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in table:
         kinds = " | ".join(f"{row[kind]['value']:.2f}" for kind in shipped.kinds)
-        lines.append(f"| {row['method']} | {_told(row['all'])} | {kinds} |")
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
+        covered = "" if row["parameters"] is None else f"{row['parameters']:.0%}"
+        lines.append(f"| {row['method']} | {_cell(row['all'])} | {kinds} | {covered} | {seconds} |")
     return "\n".join(lines)
 
 
-def _told(content: dict[str, float]) -> str:
-    found = Interval.from_json(content)
-    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+def _cell(content: Mapping[str, float]) -> str:
+    interval = Interval.from_json(dict(content))
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
-def _figure(table: list[dict[str, Any]], perfect: float) -> Figure:
+def _figure(table: Sequence[Mapping[str, Any]], perfect: float) -> Figure:
     figure = Figure(figsize=(7.5, 0.34 * len(table) + 1.5), layout="constrained")
     axes = figure.add_subplot()
     for height, row in enumerate(table):
-        found = Interval.from_json(row["all"])
-        colour = OURS if row["method"].startswith(tuple(NAMES.values())) else BASELINE
-        axes.plot([found.low, found.high], [height] * 2, color=colour, linewidth=2.5)
-        axes.plot(found.value, height, "o", color=colour)
+        interval = Interval.from_json(row["all"])
+        colour = OURS if row["ours"] else BASELINE
+        axes.plot([interval.low, interval.high], [height] * 2, color=colour, linewidth=2.5)
+        axes.plot(interval.value, height, "o", color=colour)
         axes.annotate(
-            f"{found.value:.2f}", (found.high, height), (6, -3), textcoords="offset points",
+            f"{interval.value:.2f}", (interval.high, height), (6, -3), textcoords="offset points",
             fontsize=8, color=INK,
         )  # fmt: skip
     axes.axvline(perfect, color=MARK, linewidth=1.5, linestyle="--")

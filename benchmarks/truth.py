@@ -1,8 +1,9 @@
-"""Pack the losses of `retrac lds prepare` into the benchmark that comes with the package.
+"""Pack the losses of `retrac lds prepare` into a bank that comes with the package.
 
 docs/leaderboard.md has the commands before this one.
 
     python -m benchmarks.truth runs/benchmark
+    python -m benchmarks.truth runs/development --bank development
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 import tyro
 
 from retrac.evaluation.retraining import Retraining
-from retrac.evaluation.shipped import PLACE, Shipped
+from retrac.evaluation.shipped import BENCHMARK, FILES, Shipped
 from retrac.training.trained import TrainedRun
 
 PACKAGE = Path(__file__).parents[1] / "src/retrac/evaluation"
@@ -20,12 +21,14 @@ PACKAGE = Path(__file__).parents[1] / "src/retrac/evaluation"
 @dataclass(frozen=True)
 class Truth:
     run: tyro.conf.Positional[Path]
-    output: Path = PACKAGE / PLACE
+    bank: str = BENCHMARK
+    """Which of `retrac.evaluation.shipped.FILES`."""
 
     def __call__(self) -> None:
         run = TrainedRun.open(self.run)
-        Shipped.of(Retraining.open(run, run.path / "lds")).write(self.output)
-        print(f"{self.output}: {self.output.stat().st_size:,} bytes")
+        output = PACKAGE / FILES[self.bank]
+        Shipped.of(Retraining.open(run, run.path / "lds")).write(output)
+        print(f"{output}: {output.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What all rooms share: one thread, which is fastest for tiny networks, and one tiny run."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -13,15 +14,28 @@ import torch
 
 from retrac.training.loop import train
 from retrac.training.run import Run
-from tiny import TINY
+from tiny import TINY, tiny
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of collections of garbage: every loading of a model makes
+    one, which would look at all modules and tests again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of 24 samples and 6 epochs, with a checkpoint after every second. Not to be changed."""
     return train(TINY, tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def brief_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of 24 samples and 2 epochs, for what trains models again. Not to be changed."""
+    return train(tiny(epochs=2), tmp_path_factory.mktemp("runs") / "brief")
 
 
 @pytest.fixture

@@ -99,6 +99,7 @@ def test_a_lora_s_own_loop_is_replayed(tmp_path: Path, monkeypatch: pytest.Monke
     assert float(replayed.mean()) == pytest.approx(loss, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_ask_for_each_event_once(tmp_path: Path) -> None:
     launched = subprocess.run(
         [*LAUNCH, str(LAUNCHED), tmp_path, "--samples", "64"],

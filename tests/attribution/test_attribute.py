@@ -8,6 +8,7 @@ import torch
 
 import retrac
 from retrac.attribution.asked import pixels
+from retrac.attribution.attribution import part_of
 from retrac.attribution.config import AttributeConfig, ComputeConfig, PlanConfig
 from retrac.attribution.parts import Parts
 from retrac.attribution.plan import Plan
@@ -313,17 +314,20 @@ def test_groups_of_one_checkpoint_s_visits_add_up_to_its_scores(
     monkeypatch.setattr("retrac.attribution.sample_scores.CHUNK", 7)
     alone = {"checkpoints": [6], "plan": PLAN}
     found = retrac.attribute(tiny_run, "train:2", PUBLISHED, replay="all", **alone)
-    assert found.dataset["part"].shape == (2, 6, 2, 24)
-    np.testing.assert_allclose(found.dataset["part"].sum("group"), found.scores, atol=1e-6)
+    for method in PUBLISHED:
+        assert found.parts(method).shape == (6, 2, 24)
+        np.testing.assert_allclose(found.parts(method).sum(0), found.scores_of(method), atol=1e-6)
     assert (found.dataset["error"] > 0).all()
     # Each group is one epoch here, with a sixth of what it would count if it stood for all.
     last = retrac.attribute(tiny_run, "train:2", PUBLISHED, **alone)
     weights = Scorer.of(tiny_run, AttributeConfig(checkpoints=(6,), replay="all")).replays[0]
     share = weights.weights[-1] / weights.total
-    np.testing.assert_allclose(
-        found.dataset["part"][:, -1], last.scores * share, rtol=1e-4, atol=1e-8
-    )
-    assert "part" not in last.dataset and "error" not in last.dataset
+    for method in PUBLISHED:
+        np.testing.assert_allclose(
+            found.parts(method)[-1], last.scores_of(method) * share, rtol=1e-4, atol=1e-8
+        )
+        assert part_of(method) not in last.dataset
+    assert "error" not in last.dataset and last.sure == ()
     with pytest.raises(RetracError, match="--replay 2 or more"):
         last.uncertainty("retrac")
 
@@ -333,8 +337,9 @@ def test_groups_are_few_however_many_visits(tiny_run: Run, monkeypatch: pytest.M
     found = retrac.attribute(
         tiny_run, "train:1", PUBLISHED, replay="all", checkpoints=[6], plan=PLAN
     )
-    assert found.groups == 4
-    np.testing.assert_allclose(found.dataset["part"].sum("group"), found.scores, atol=1e-6)
+    for method in PUBLISHED:
+        assert found.groups(method) == 4
+        np.testing.assert_allclose(found.parts(method).sum(0), found.scores_of(method), atol=1e-6)
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -302,7 +302,7 @@ def test_damage_is_told_in_one_line(run):
         Index.open(run.path / "nowhere")
 
 
-@pytest.mark.parametrize("name", ["sketch", "scale", "norm", "timestep", "done"])
+@pytest.mark.parametrize("name", ["sketch-one", "scale-one", "norm", "timestep", "done"])
 def test_a_damaged_piece_is_told_in_one_line(run, name):
     index = build_index(run, IndexConfig(sketch_size=300))
     files = [path for path in index.path.glob(f"*/{name}.zarr/**/*") if path.is_file()]
@@ -349,7 +349,7 @@ def test_float16_keeps_rows_of_any_scale(tmp_path):
     rows = np.random.default_rng(0).normal(size=(2, 5, 30)).astype(np.float32)
     rows *= np.float32(10.0) ** np.array([-30, -9, 0, 9, 30], np.float32)[:, None]
     rows[0, 2] = 0
-    part = IndexedCheckpoint.create(tmp_path / "part", 2, 5, 30, 1, 3)
+    part = IndexedCheckpoint.create(tmp_path / "part", ("one", "inverse_norm"), 5, 30, 1, 3)
     for piece in part.missing:
         count = piece.stop - piece.start
         part.write(piece, Rows(rows[:, piece], np.ones((count, 1)), np.ones((count, 1), np.int64)))

@@ -25,6 +25,7 @@ def peak(tmp_path: Path, budget: str) -> int:
     return int(told.stdout)
 
 
+@pytest.mark.slow
 def test_peak_memory_is_within_the_budget(tmp_path: Path) -> None:
     """4.4 million parameters: the 32 directions of 16 queries alone would take 540 MB."""
     assert peak(tmp_path, "450MB") < parse_bytes("450MB") < 540e6 < peak(tmp_path, "4GB")

@@ -1,11 +1,14 @@
 """Commands as a user gives them, in this process."""
 
+import io
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
 import pytest
 
 from retrac.cli.main import main
+from tiny import PUBLISHED
 
 
 @dataclass(frozen=True)
@@ -19,18 +22,22 @@ class Told:
 
 Command = Callable[..., Told]
 
+BOTH = ("--methods", *PUBLISHED)
+"""The published methods, which are scored faster than those of the default."""
 
-@pytest.fixture
-def retrac(capsys: pytest.CaptureFixture[str]) -> Command:
+
+@pytest.fixture(scope="session")
+def retrac() -> Command:
     """Run `retrac …`; a traceback would be an error of the test."""
 
     def command(*arguments: object) -> Told:
-        capsys.readouterr()
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as end:  # --help, and what the parser refuses
-            code = int(end.code or 0)
-        return Told(code, *capsys.readouterr())
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                code = main([str(argument) for argument in arguments])
+            except SystemExit as end:  # --help, and what the parser refuses
+                code = int(end.code or 0)
+        return Told(code, out.getvalue(), err.getvalue())
 
     return command
 

@@ -10,16 +10,13 @@ import torch
 
 from retrac import estimate as estimates
 from retrac.attribution import estimate as of_scores
-from retrac.attribution.attribute import attribute
 from retrac.attribution.attribution import Attribution
-from retrac.attribution.config import IndexConfig, PlanConfig
-from retrac.attribution.indexed import build_index
 from retrac.training import estimate as of_training
 from retrac.training.loop import train
 from retrac.training.run import Run
-from tiny import PUBLISHED, TINY, weights
+from tiny import TINY, weights
 
-from .conftest import Command
+from .conftest import BOTH, Command
 
 SMALL = ("--plan-timesteps", "2", "--plan-noises", "2")
 TRAIN = (
@@ -32,12 +29,26 @@ COMMANDS = {
     "train --record": (*TRAIN, "NEW", "--record", "--sketch-size", 300),
     "generate": ("generate", "RUN", "--count", 2, "--steps", 3),
     "index": ("index", "RUN", "--sketch-size", 300),
-    "attribute": ("attribute", "RUN", "--queries", "train:2", *SMALL),
-    "attribute generated": ("attribute", "RUN", "--queries", "generated:2", *SMALL),
-    "attribute --index": (
-        *("attribute", "INDEXED", "--queries", "train:2", "--index", "--exact-top", 3, *SMALL),
+    "attribute": ("attribute", "RUN", "--queries", "train:2", *SMALL, *BOTH),
+    "attribute generated": ("attribute", "RUN", "--queries", "generated:2", *SMALL, *BOTH),
+    "attribute by features": (
+        *("attribute", "RUN", "--queries", "train:2", "--methods", "kernel-retrac", "d-trak"),
+        *("--draws", "small", "--layer-numbers", 16),
     ),
-    "evaluate": ("evaluate", "RUN", "--queries", "train:2", *SMALL, "--moved", 2),
+    "attribute --index": (
+        *(
+            "attribute",
+            "INDEXED",
+            "--queries",
+            "train:2",
+            "--index",
+            "--exact-top",
+            3,
+            *SMALL,
+            *BOTH,
+        ),
+    ),
+    "evaluate": ("evaluate", "RUN", "--queries", "train:2", *SMALL, *BOTH, "--moved", 2),
     "removal": (
         *("removal", "RUN", "--attribution", "SCORED", "--k", 2, "--random-draws", 1),
         *("--loss-timesteps", 1, "--loss-noises", 1),
@@ -65,39 +76,59 @@ def listing(folder: Path) -> dict[str, int]:
     }
 
 
+DONE = (
+    ("attribute", "RUN", "--queries", "train:1", *SMALL, *BOTH),
+    ("attribute", "RUN", "--queries", "generated:1", *SMALL, *BOTH),
+    ("outliers", "RUN", "--samples", 2, *SMALL),
+    ("index", "RUN", "--sketch-size", 300),
+)
+
+
+@pytest.fixture(scope="module")
+def done(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory, retrac: Command) -> Path:
+    """A copy of the tiny run for which `DONE` is done. Not to be changed."""
+    run = Path(shutil.copytree(tiny_run.path, tmp_path_factory.mktemp("done") / "run"))
+    for command in DONE:
+        assert retrac(*placed(command, run)).code == 0
+    return run
+
+
 def placed(command: tuple[object, ...], run: Path) -> list[object]:
-    """The command, for a run in this folder, with an index if it asks for one."""
-    if "INDEXED" in command:
-        build_index(Run.open(run), IndexConfig(sketch_size=300))
-    scores = run / "attributions" / "scored"
-    if "SCORED" in command:
-        attribute(Run.open(run), "train:1", PUBLISHED, plan=PlanConfig(2, 2), output=scores)
+    """The command, for a run in this folder."""
+    scores = run / "attributions" / "train-1-tracin-retrac"
     places = {"RUN": run, "INDEXED": run, "NEW": run.with_name("new"), "SCORED": scores}
     return [places.get(str(word), word) for word in command]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_dry_run_leaves_nothing_behind(name: str, retrac: Command, own_run: Path) -> None:
-    command = placed(COMMANDS[name], own_run)
-    before, numbers = listing(own_run.parent), torch.get_rng_state()
+@pytest.fixture(params=COMMANDS.values(), ids=COMMANDS)
+def command(
+    request: pytest.FixtureRequest, tiny_run: Run, done: Path, tmp_path: Path
+) -> list[object]:
+    """Each command, for a run of its own, which has what the command asks for."""
+    run = done if {"INDEXED", "SCORED"} & {*request.param} else tiny_run.path
+    return placed(request.param, Path(shutil.copytree(run, tmp_path / "own")))
+
+
+def test_a_dry_run_leaves_nothing_behind(
+    command: list[object], retrac: Command, tmp_path: Path
+) -> None:
+    before, numbers = listing(tmp_path), torch.get_rng_state()
     told = retrac(*command, "--dry-run")
     assert told.code == 0, told.err
-    assert listing(own_run.parent) == before
+    assert listing(tmp_path) == before
     assert torch.equal(torch.get_rng_state(), numbers)
     assert told.out == ""
     assert told.err.startswith("about ") and told.err.count("\n") == 1
     assert "of memory" in told.err and "on disk" in told.err
 
 
-@pytest.mark.parametrize("name", COMMANDS)
 def test_a_disk_that_is_too_small_is_refused_before_the_start(
-    name: str, refusal: Command, own_run: Path, monkeypatch: pytest.MonkeyPatch
+    command: list[object], refusal: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = placed(COMMANDS[name], own_run)
-    before, usage = listing(own_run.parent), shutil.disk_usage(own_run)
+    before, usage = listing(tmp_path), shutil.disk_usage(tmp_path)
     monkeypatch.setattr(estimates.shutil, "disk_usage", lambda path: usage._replace(free=1))
     assert "on disk, and less than 1 MB are free" in str(refusal(*command))
-    assert listing(own_run.parent) == before
+    assert listing(tmp_path) == before
 
 
 def test_weights_are_the_same_bits_after_an_estimate(retrac: Command, tmp_path: Path) -> None:
@@ -113,7 +144,7 @@ def test_weights_are_the_same_bits_after_an_estimate(retrac: Command, tmp_path: 
 def test_scores_are_the_same_bits_after_an_estimate(
     retrac: Command, own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ("attribute", own_run, "--queries", "train:2", *SMALL, "--output")
+    command = ("attribute", own_run, "--queries", "train:2", *SMALL, *BOTH, "--output")
     assert retrac(*command, tmp_path / "told").err.startswith("about ")
     monkeypatch.setattr(of_scores, "PASSES", 10**9)
     assert not retrac(*command, tmp_path / "quiet").err.startswith("about ")
@@ -121,27 +152,18 @@ def test_scores_are_the_same_bits_after_an_estimate(
     assert np.array_equal(one.contributions, other.contributions)
 
 
-def test_work_that_is_done_needs_nothing(retrac: Command, own_run: Path) -> None:
-    for command in (
-        ("attribute", own_run, "--queries", "train:1", *SMALL),
-        ("outliers", own_run, "--samples", 2, *SMALL),
-        ("index", own_run, "--sketch-size", 300),
-    ):
-        assert retrac(*command).code == 0
-        told = retrac(*command, "--dry-run")
+def test_work_that_is_done_needs_nothing(retrac: Command, done: Path) -> None:
+    for command in DONE:
+        told = retrac(*placed(command, done), "--dry-run")
         assert told.code == 0 and told.err.startswith("no estimate: little is left")
 
 
 def test_what_will_be_refused_is_refused_at_once(
-    retrac: Command, refusal: Command, own_run: Path
+    retrac: Command, refusal: Command, done: Path
 ) -> None:
-    for command in (
-        ("attribute", own_run, "--queries", "train:1", *SMALL),
-        ("attribute", own_run, "--queries", "generated:1", *SMALL),
-        ("outliers", own_run, "--samples", 2, *SMALL),
-    ):
-        assert retrac(*command).code == 0
-        assert "plan_seed was 0, now 1" in str(refusal(*command, "--plan-seed", 1, "--dry-run"))
+    for command in DONE[:3]:
+        other = (*placed(command, done), "--plan-seed", 1, "--dry-run")
+        assert "plan_seed was 0, now 1" in str(refusal(*other))
 
 
 def test_passes_of_a_large_network_are_not_few(
@@ -150,7 +172,7 @@ def test_passes_of_a_large_network_are_not_few(
     """A pass of 256 images may take minutes: what would be short in such passes is estimated."""
     monkeypatch.setattr(of_scores, "PASSES", 4)
     for command in (
-        ("attribute", own_run, "--queries", "train:2", *SMALL),
+        ("attribute", own_run, "--queries", "train:2", *SMALL, *BOTH),
         ("outliers", own_run, "--samples", 4, *SMALL),
         ("norms", own_run, "--timesteps", 8, "--samples", 8),
         ("index", own_run, "--sketch-size", 300),
@@ -169,10 +191,10 @@ def test_only_what_is_missing_is_counted(own_run: Path) -> None:
 
 
 def test_an_index_or_a_recording_of_other_settings_is_refused_at_once(
-    retrac: Command, refusal: Command, own_run: Path, tmp_path: Path
+    retrac: Command, refusal: Command, done: Path, tmp_path: Path
 ) -> None:
+    own_run = Path(shutil.copytree(done, tmp_path / "own"))
     recorded, size = tmp_path / "recorded", "--sketch-size"
-    assert retrac("index", own_run, size, 300).code == 0
     assert retrac(*TRAIN, recorded, "--record", size, 300).code == 0
     assert retrac(*TRAIN, tmp_path / "plain").code == 0
     before = listing(tmp_path)

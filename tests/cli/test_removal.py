@@ -1,6 +1,7 @@
 """`retrac removal`: from scores to tables, numbers and a picture."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import pytest
 from PIL import Image
 
 from retrac import estimate
+from retrac.training.run import Run
 
 from .conftest import Command
 
-SMALL = ("--plan-timesteps", 2, "--plan-noises", 2, "--checkpoints", 6)
+SMALL = ("--plan-timesteps", 2, "--plan-noises", 2, "--checkpoints", 2)
 FEW = (
     *("--k", 3, "--queries-used", 1, "--random-draws", 1),
     *("--loss-timesteps", 2, "--loss-noises", 2),
@@ -21,15 +23,16 @@ FEW = (
 def test_removal(
     retrac: Command,
     refusal: Callable[..., str],
-    own_run: Path,
+    brief_run: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(estimate, "PROBE_SECONDS", 0)
     scores, output = tmp_path / "scores", tmp_path / "removal"
+    run = Path(shutil.copytree(brief_run.path, tmp_path / "run"))
     queries = ("--queries", "generated:2", "--methods", "retrac")
-    assert retrac("attribute", own_run, *queries, *SMALL, "--output", scores).code == 0
-    command = ("removal", own_run, "--attribution", scores, *FEW, "--output", output)
+    assert retrac("attribute", run, *queries, *SMALL, "--output", scores).code == 0
+    command = ("removal", run, "--attribution", scores, *FEW, "--output", output)
     told = retrac(*command, "--dry-run")
     assert told.code == 0 and "about " in told.err and not output.exists()
     told = retrac(*command)
@@ -48,5 +51,5 @@ def test_removal(
     assert "model 1 of 1: retrac-query-00" in again.out
     assert json.loads((output / "removal.json").read_text()) == found
     other = ("--attribution", scores, *FEW[2:], "--k", 30)
-    assert "--k must be at most" in refusal("removal", own_run, *other)
-    assert "is not an attribution" in refusal("removal", own_run, "--attribution", tmp_path)
+    assert "--k must be at most" in refusal("removal", run, *other)
+    assert "is not an attribution" in refusal("removal", run, "--attribution", tmp_path)

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from processes import LAUNCH
 from retrac.training.loop import train
 from tiny import TINY, table, tiny, weights
 
 
+@pytest.mark.slow
 def test_two_processes_reach_the_weights_of_one(tmp_path: Path) -> None:
     """21 samples make batches of 10, 10 and 1: one process gets nothing of the last."""
     config = tiny(data=replace(TINY.data, limit=21), epochs=2, sample_count=0)

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ def test_training_twice_gives_the_same_bits(tiny_run: Run, tmp_path: Path) -> No
     assert_same(tmp_path / "again", tiny_run.path)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tiny_run: Run, tmp_path: Path) -> None:
     random, codes = np.random.default_rng(0), []
     while 0 not in codes:
@@ -37,6 +38,7 @@ def test_killed_at_random_moments(tiny_run: Run, tmp_path: Path) -> None:
     assert_same(tmp_path / "killed", tiny_run.path)
 
 
+@pytest.mark.slow
 def test_killed_between_any_two_file_operations(tiny_run: Run, tmp_path: Path) -> None:
     """Within the record's writing, a state's, a checkpoint's, a picture's, and the clean-up."""
     for number in [1, 2, 3, 4, 5, 9, 16, 23, 30, 37, 44, 51]:
@@ -59,7 +61,17 @@ def test_a_signal_ends_training_after_the_step_with_everything_saved(
     assert_same(tmp_path / "stopped", tiny_run.path)
 
 
-def test_a_second_signal_acts_as_always(tmp_path: Path, during_step: Callable[..., None]) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As in a terminal: a script's background commands begin with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_signal_acts_as_always(
+    interruptible: None, tmp_path: Path, during_step: Callable[..., None]
+) -> None:
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)

@@ -136,7 +136,8 @@ def default_name(
     if config.methods != DEFAULT:
         words.append("-".join(config.methods))
     if config.features != FeatureConfig():
-        words.append(f"{config.features.draws}-{config.features.layer_numbers}")
+        outputs = "" if config.features.outputs else "-loss"
+        words.append(f"{config.features.draws}-{config.features.layer_numbers}{outputs}")
     if config.exact_top:
         words.append(f"exact-{config.exact_top}")
     if until is not None:

@@ -174,6 +174,8 @@ class Attribution:
         """What independent groups of draws add to a method's scores, `[G, Q, N]`."""
         if (name := part_of(method)) in self.dataset:
             return self.dataset[name].values
+        if "part" in self.dataset and self.dataset.sizes["checkpoint"] == 1:  # of a version before
+            return self.dataset["part"].sel({"method": method}).values
         return self.contributions.sel({"method": method}).values
 
     def _ranked(self, query: int, method: str | None, k: int, sign: int) -> list[Ranked]:

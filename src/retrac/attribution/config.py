@@ -146,6 +146,9 @@ class FeatureConfig:
     """visits: samples at the last 64 events of training, by eight bins of their timesteps; small: 8
     timesteps and 2 noises, medium: 16 and 4, large: 24 and 8. auto: visits where a method takes
     them and the events are known, else medium."""
+    outputs: bool = True
+    """Whether gradients of the network's output are compared, too, where a method does so beside
+    the loss; without them a pass costs a third."""
     layer_numbers: int = 256
     """Numbers into which the gradient of each layer's weights is sketched; 0 keeps it whole."""
 

@@ -88,6 +88,19 @@ class FeatureWork:
                     for chunk in self._chunks:
                         parts.drop(self._piece(which, number, chunk))
 
+    def features(self) -> Iterator[tuple[Tensor, Tensor, Sequence[slice]]]:
+        """Bin by bin the features themselves, over all draws: of queries `[R, Q, d]`, of samples
+        `[R, N, d]`, and the numbers of each layer; for studies of metrics."""
+        model = self.load()
+        parts = Parts(None, {})
+        for which in range(self.source.bins):
+            for number, layers in enumerate(self.layers):
+                queries = self._query_features(model, which, number, _silent)
+                samples = list(self._sample_features(model, which, number, parts, _silent))
+                yield queries.mean(), Features.joined(samples).mean(), layers
+                for chunk in self._chunks:
+                    parts.drop(self._piece(which, number, chunk))
+
     def assemble(self, parts: Parts) -> np.ndarray:
         """The mean over bins, `[M, 1 + G, Q, N]`: all draws, then without each part of them."""
         total = sum(parts.get(self._bin(which))["scores"] for which in range(self.source.bins))
@@ -179,6 +192,10 @@ class FeatureWork:
 
     def _piece(self, which: int, number: int, chunk: np.ndarray) -> str:
         return f"{self._bin(which)}-layers-{number:03d}-samples-{chunk[0]:07d}"
+
+
+def _silent(draws: int) -> None:
+    """Show no progress."""
 
 
 def bin_scores(method: Method, queries: Tensor, samples: Tensor, layers: Sequence[slice]) -> Tensor:

@@ -3,10 +3,18 @@
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
-from retrac.attribution.config import TRAINED, AttributeConfig, ComputeConfig, PlanConfig
+from retrac.attribution.config import (
+    TRAINED,
+    AttributeConfig,
+    ComputeConfig,
+    FeatureConfig,
+    PlanConfig,
+)
+from retrac.attribution.methods import DEFAULT
 from retrac.cli.estimate import announced
 from retrac.errors import RetracError
 
@@ -20,8 +28,10 @@ class Benchmark:
     RUN/attributions; stopped at any moment, the same command goes on.
     """
 
-    method: tuple[str, ...] = ("tracin", "retrac")
+    method: tuple[str, ...] = DEFAULT
     """Methods to score."""
+    bank: Literal["benchmark", "development"] = "benchmark"
+    """Which retrained models: the benchmark, or those on which choices such as λ were made."""
     replay: str = "last"
     """Epochs of each checkpoint's interval to replay: last, all, or a number."""
     checkpoints: tuple[int, ...] = ()
@@ -32,12 +42,14 @@ class Benchmark:
     scores: tuple[Path, ...] = ()
     """Scores of other methods: .npy files of [48, 256] numbers, queries by samples; larger for
     samples that taught the model the query."""
-    run: Path = Path("runs/benchmark")
-    """Folder of the model; trained where it is not there yet."""
+    run: Path | None = None
+    """Folder of the model; trained where it is not there yet. Default: runs/benchmark, or
+    runs/development."""
     output: Path | None = None
     """JSON file for the numbers."""
     plan: tyro.conf.OmitArgPrefixes[PlanConfig] = field(default_factory=PlanConfig)
     compute: tyro.conf.OmitArgPrefixes[ComputeConfig] = field(default_factory=ComputeConfig)
+    features: tyro.conf.OmitArgPrefixes[FeatureConfig] = field(default_factory=FeatureConfig)
     dry_run: bool = False
     """Tell the time, memory and disk that it needs, and stop; where the model is not trained yet,
     those of its training."""
@@ -53,16 +65,16 @@ class Benchmark:
         from retrac.training.estimate import estimate_training
 
         way = self.way
-        shipped = Shipped.load()
+        shipped, folder = Shipped.load(self.bank), self.run or Path("runs") / self.bank
         names = [path.stem for path in self.scores]
         for name in names:
             if names.count(name) > 1 or name in (*NAMES, *self.method):
                 raise RetracError(f"another method is called {name!r}, too: rename {name}.npy")
         given = {path.stem: read_scores(path, shipped) for path in self.scores}
-        to_train = partial(estimate_training, shipped.training, shipped.dataset(), self.run, None)
-        if not shipped.is_trained(self.run) and not announced(to_train, self.run, self.dry_run):
+        to_train = partial(estimate_training, shipped.training, shipped.dataset(), folder, None)
+        if not shipped.is_trained(folder) and not announced(to_train, folder, self.dry_run):
             return
-        run = shipped.trained(self.run)
+        run = shipped.trained(folder)
         metric = shipped.with_baselines(run)
         if way is not None:
             path = shipped.place(run, way)
@@ -84,5 +96,11 @@ class Benchmark:
         if not self.method:
             return None
         return AttributeConfig(
-            self.method, self.checkpoints, self.replay, self.parameters, self.plan, self.compute
+            self.method,
+            self.checkpoints,
+            self.replay,
+            self.parameters,
+            self.plan,
+            self.compute,
+            features=self.features,
         )

@@ -29,7 +29,9 @@ from retrac.training.config import TrainConfig
 from retrac.training.loop import train
 from retrac.training.trained import TrainedRun, checkpoints_in
 
-PLACE = "digits-8.npz"
+BENCHMARK, DEVELOPMENT = "benchmark", "development"
+FILES = {BENCHMARK: "digits-8.npz", DEVELOPMENT: "digits-8-development.npz"}
+"""Whatever is chosen (λ, bins, layers) is chosen on the development bank, of other digits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +55,9 @@ class Shipped:
     facts: Mapping[str, Any]
 
     @staticmethod
-    def load() -> "Shipped":
-        """The benchmark of this package."""
-        with as_file(files("retrac.evaluation") / PLACE) as path:
+    def load(name: str = BENCHMARK) -> "Shipped":
+        """A bank of this package: the benchmark, or the one on which choices are made."""
+        with as_file(files("retrac.evaluation") / FILES[name]) as path:
             return Shipped.read(path)
 
     @staticmethod

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from retrac.errors import RetracError
     from retrac.report.page import write_report
     from retrac.training.adopted import adopt
-    from retrac.training.config import AdoptConfig, ImportConfig, TrainConfig
+    from retrac.training.config import AdoptConfig, ImportConfig, RecordConfig, TrainConfig
     from retrac.training.generation import generate_images
     from retrac.training.imported import import_published
     from retrac.training.ledger import Events, Ledger
@@ -43,6 +43,7 @@ _HOMES = {
     "PlanConfig": "retrac.attribution.config",
     "QueryConfig": "retrac.attribution.config",
     "Queries": "retrac.attribution.asked",
+    "RecordConfig": "retrac.training.config",
     "RetracError": "retrac.errors",
     "Run": "retrac.training.run",
     "Seen": "retrac.diffusion.shown",
@@ -74,6 +75,7 @@ __all__ = [
     "PlanConfig",
     "Queries",
     "QueryConfig",
+    "RecordConfig",
     "RetracError",
     "Run",
     "Seen",

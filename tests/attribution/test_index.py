@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from retrac.training.index import FORMAT, Index, IndexedCheckpoint, Rows
 
 from retrac.attribution import indexed, sample_scores, sketched
 from retrac.attribution.attribute import attribute
@@ -15,7 +16,6 @@ from retrac.attribution.config import ComputeConfig, IndexConfig, PlanConfig
 from retrac.attribution.estimate import estimate_index
 from retrac.attribution.indexed import build_index, index_scorer, lay_out
 from retrac.errors import RetracError
-from retrac.training.index import FORMAT, Index, IndexedCheckpoint, Rows
 from retrac.training.ledger import Ledger
 from retrac.training.loop import train
 from retrac.training.run import Run

@@ -73,5 +73,5 @@ def test_norms_of_a_sample_that_does_not_exist(tiny_run: Run) -> None:
 
 def test_a_contribution_that_is_not_a_number_is_not_passed_over(tiny_run: Run) -> None:
     found = self_influence(tiny_run, [1], plan=PLAN)
-    found.dataset["score"][0, 0, 0] = np.nan
+    found.dataset["score"][:, 0, 0] = np.nan
     assert np.isnan(found.ranked("tracin")[0].score)

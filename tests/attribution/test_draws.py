@@ -84,7 +84,9 @@ def test_noises_depend_on_the_image_and_not_on_its_place(tiny_run: Run) -> None:
     expected = noises(one, 0)
     assert torch.equal(noises(many, 1), expected)
     for changed in ({"seed": 1}, {"epoch": 4}):
-        assert not torch.equal(noises(grid(tiny_run, **changed).sample_rows(alone, 0, 99), 0), expected)
+        assert not torch.equal(
+            noises(grid(tiny_run, **changed).sample_rows(alone, 0, 99), 0), expected
+        )
     assert not torch.equal(noises(together.sample_rows(alone, 1, 99), 0), expected)
 
 
@@ -118,7 +120,9 @@ def test_events_are_dealt_out_to_parts_in_turn(tiny_run: Run) -> None:
     source = visits(tiny_run)
     for which in range(source.bins):
         rows = list(source.sample_rows(EVERY, which, 1000))
-        image, part = (torch.cat([getattr(some, name) for some in rows]) for name in ("image", "part"))
+        image, part = (
+            torch.cat([getattr(some, name) for some in rows]) for name in ("image", "part")
+        )
         for sample in EVERY:
             mine = part[image == sample]
             assert mine.tolist() == [place % source.parts for place in range(len(mine))]

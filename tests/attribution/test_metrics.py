@@ -46,9 +46,7 @@ def test_an_inverse_is_the_dense_one(
 def test_a_kernel_is_the_same_in_either_form(count: int) -> None:
     samples, queries = drawn(count, 30), drawn(4, 30)
     found = DampedKernel(0.3).fit(samples, LAYERS)(queries) @ samples.T
-    torch.testing.assert_close(
-        found, dense.kernel(queries, samples, 0.3), rtol=1e-9, atol=1e-12
-    )
+    torch.testing.assert_close(found, dense.kernel(queries, samples, 0.3), rtol=1e-9, atol=1e-12)
 
 
 def test_kernels_by_layer_are_fitted_to_some_layers_as_to_all() -> None:
@@ -57,7 +55,8 @@ def test_kernels_by_layer_are_fitted_to_some_layers_as_to_all() -> None:
     whole = metric.fit(samples, LAYERS)(queries) @ samples.T
     expected = dense.kernel_retrac(queries[None], samples[None], LAYERS)
     torch.testing.assert_close(whole, expected, rtol=1e-9, atol=1e-12)
-    assert metric.separable
+    assert metric.separable  # and of no other metric is this true
+    assert not any(each.separable for each in (Identity(), UnitNorm(), DampedKernel(0.3)))
     lots = (LAYERS[:1], LAYERS[1:])
     parts = []
     for lot in lots:

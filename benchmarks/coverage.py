@@ -93,7 +93,7 @@ def main(settings: Settings) -> None:
 def of_groups(run: Run, asked: Queries, settings: Settings) -> Iterator[Repeats]:
     """Disjoint groups of checkpoints."""
     build_index(run, IndexConfig())
-    found = attribute(run, asked, index=True)
+    found = attribute(run, asked, ("tracin", "retrac"), index=True)
     for size in settings.sizes:
         for method, values in zip(found.methods, found.contributions.values, strict=True):
             used = values[settings.skip :]
@@ -109,6 +109,7 @@ def of_visits(run: Run, asked: Queries, settings: Settings) -> Iterator[Repeats]
             attribute(
                 run,
                 asked,
+                ("tracin", "retrac"),
                 checkpoints=(run.checkpoints[-1].epoch,),
                 replay=str(size),
                 replay_back=place,

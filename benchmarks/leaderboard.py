@@ -142,7 +142,7 @@ class Settings:
                 },
             },
         )
-        rows = [row for row in table if "epoch" not in row["method"]]
+        rows = [row for row in table if "epoch" not in str(row["method"])]
         save_png(_figure(rows, ceiling.of_the_mean), RESULTS / "leaderboard.png")
         print(_markdown(rows, shipped))
         print(_by_epoch(table))

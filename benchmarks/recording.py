@@ -63,12 +63,12 @@ def main(settings: Settings) -> None:
         asked = f"train:{settings.queries}+generated:{settings.queries}"
         queries, plan = open_queries(plain, asked), PlanConfig()
         _, most = _train(config, work / "most", MANY, max(settings.ahead))
-        best = attribute(most, queries, plan=plan, recorded=True)
+        best = attribute(most, queries, ("tracin", "retrac"), plan=plan, recorded=True)
         rows: list[dict[str, Any]] = []
         for steps in settings.ahead:
             seconds, run = _train(config, work / f"ahead-{steps}", NUMBERS, steps)
             again, _ = _train(config, work / "again", None, 0)
-            found = attribute(run, queries, plan=plan, recorded=True)
+            found = attribute(run, queries, ("tracin", "retrac"), plan=plan, recorded=True)
             ranks = {
                 method: agreement(best.scores_of(method).values, found.scores_of(method).values)
                 for method in best.methods

@@ -63,14 +63,21 @@ def main(settings: Settings) -> None:
         queries = open_queries(run, f"train:{settings.queries}+generated:{settings.queries}")
         last = (run.checkpoints[-1].epoch,)
         plan = PlanConfig()
-        exact = attribute(run, queries, plan=plan, checkpoints=last, parameters=settings.parameters)
+        exact = attribute(
+            run,
+            queries,
+            ("tracin", "retrac"),
+            plan=plan,
+            checkpoints=last,
+            parameters=settings.parameters,
+        )
         rows: list[dict[str, Any]] = []
         for size in settings.sizes:
             index = build_index(
                 run,
                 IndexConfig(checkpoints=last, sketch_size=size, parameters=settings.parameters),
             )
-            estimate = attribute(run, queries, plan=plan, index=True)
+            estimate = attribute(run, queries, ("tracin", "retrac"), plan=plan, index=True)
             row: dict[str, Any] = {"asked": size, "numbers": index.config["size"]}
             for method in exact.methods:
                 row[method] = agreement(

@@ -38,6 +38,7 @@ from retrac.files import write_json
 from retrac.training.run import Run
 from retrac.training.trained import TrainedRun
 
+METHODS = ("tracin", "retrac")
 OTHER_SEED = 1
 
 
@@ -70,8 +71,10 @@ def main(settings: Settings) -> None:
         queries = open_queries(run, f"train:{settings.queries}+generated:{settings.queries}")
         published = PlanConfig(plan="published", plan_seed=OTHER_SEED)
         ways = {
-            "ours, exact, published plan": partial(attribute, run, queries, plan=published),
-            "ours, exact, default plan": partial(attribute, run, queries),
+            "ours, exact, published plan": partial(
+                attribute, run, queries, METHODS, plan=published
+            ),
+            "ours, exact, default plan": partial(attribute, run, queries, METHODS),
             "ours, indexed, default plan": partial(_indexed, run, queries),
         }
         done = [_timed(way, work) for way, work in ways.items()]
@@ -80,7 +83,7 @@ def main(settings: Settings) -> None:
 
 def _indexed(run: Run, queries: Queries) -> Attribution:
     build_index(run, IndexConfig())
-    return attribute(run, queries, index=True)
+    return attribute(run, queries, METHODS, index=True)
 
 
 def _timed(way: str, work: Callable[[], Attribution]) -> Done:
@@ -144,8 +147,7 @@ def _report(settings: Settings, run: Run, done: list[Done], naive: dict[str, flo
     )  # fmt: skip
     for row in rows:
         agreement = [
-            f"{row[method]['spearman']:.4f} ({row[method]['least']:.3f})"
-            for method in ("tracin", "retrac")
+            f"{row[method]['spearman']:.4f} ({row[method]['least']:.3f})" for method in METHODS
         ]
         faster = f"{row['times faster']:.1f}"
         table.add_row(row["way"], f"{row['seconds']:.0f}", faster, *agreement)

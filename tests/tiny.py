@@ -27,6 +27,9 @@ TINY = TrainConfig(
     sample_steps=2,
 )
 
+PUBLISHED = ("tracin", "retrac")
+"""The methods of Xie et al. 2024."""
+
 
 def tiny(**changes: Any) -> TrainConfig:
     """TINY with other settings; those of a part go by their own names (`optimizer="sgd"`)."""

@@ -1,5 +1,7 @@
 """This library."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +11,22 @@ from torch import Tensor, nn
 
 from benchmarks.cost.workload import Work, Workload, scores
 from retrac.attribution.asked import Asked
-from retrac.attribution.config import PlanConfig
+from retrac.attribution.config import FeatureConfig, PlanConfig
 from retrac.attribution.memory import Split
 from retrac.attribution.plan import Plan
 from retrac.attribution.query_gradients import query_gradients
+from retrac.diffusion.measurements import Measurement
 from retrac.diffusion.shown import Seen
 from retrac.gradients import Directions, Layout, dots_and_norms, grouped_gradients
-from retrac.gradients.allocation import Sizes, allocate, measure_sides, sketch_size
+from retrac.gradients.allocation import (
+    Sizes,
+    allocate,
+    allocate_evenly,
+    measure_sides,
+    sketch_size,
+)
 from retrac.gradients.sketch import Projection, sketches
+from retrac.gradients.views import viewed
 from retrac.gradients.weights import WEIGHTS
 from retrac.training.index import Index
 from retrac.training.ledger import Ledger
@@ -69,6 +79,24 @@ def sketching_pass(workload: Workload) -> Work:
         torch.stack([weight(norms)[:, None] * rows for weight in WEIGHTS.values()])
 
     return Work(run, workload.network.batch)
+
+
+def feature_pass(*measurements: Measurement) -> Callable[[Workload], Work]:
+    """Features of a batch: gradients of some measurements, every layer in as many numbers."""
+
+    def prepare(workload: Workload) -> Work:
+        losses, samples = workload.losses, workload.samples
+        sides = measure_sides(losses, lambda: losses(*samples))
+        projection = Projection(0, allocate_evenly(sides, FeatureConfig().layer_numbers))
+        batch = (Seen(samples.images), samples.timesteps, samples.noise)
+        measured = partial(losses.objective.measure, losses.model, *batch, measurements)
+
+        def run() -> None:
+            viewed(losses, measured, projection)
+
+        return Work(run, workload.network.batch)
+
+    return prepare
 
 
 def recorded_step(workload: Workload) -> Work:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.cost import baselines, ours, peers
 from benchmarks.cost.workload import Work, Workload
+from retrac.diffusion.measurements import loss, output_mean, output_square
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,20 @@ ROWS = {
         ),
         Row("ours-query", "ours, exact query gradient", "draw", ours.query_gradient),
         Row("ours-sketch", "ours, sketches for an index", "sample", ours.sketching_pass),
+        Row(
+            "ours-feature",
+            "ours, features of the loss",
+            "draw",
+            ours.feature_pass(loss),
+            "256 numbers of each layer's weights",
+        ),
+        Row(
+            "ours-features",
+            "ours, features of loss and output",
+            "draw",
+            ours.feature_pass(loss, output_mean, output_square),
+            "three measurements: one forward pass, three backward",
+        ),
         Row(
             "ours-recorded",
             "ours, recorded training step",

@@ -17,7 +17,9 @@ def main(folder: Path, budget: str) -> None:
     )
     run = retrac.train(config, folder)
     process, highest, plan = psutil.Process(), [0], PlanConfig(2, 2)
-    retrac.attribute(run, "train:1", plan=plan)  # what torch sets up once is not counted
+    retrac.attribute(
+        run, "train:1", ("tracin", "retrac"), plan=plan
+    )  # what torch sets up once is not counted
 
     def watch() -> None:
         while True:
@@ -26,7 +28,13 @@ def main(folder: Path, budget: str) -> None:
 
     before = process.memory_info().rss
     threading.Thread(target=watch, daemon=True).start()
-    retrac.attribute(run, "train:16", plan=plan, compute=ComputeConfig(memory_budget=budget))
+    retrac.attribute(
+        run,
+        "train:16",
+        ("tracin", "retrac"),
+        plan=plan,
+        compute=ComputeConfig(memory_budget=budget),
+    )
     print(highest[0] - before)
 
 

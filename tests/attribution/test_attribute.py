@@ -8,6 +8,7 @@ import torch
 
 import retrac
 from retrac.attribution.asked import pixels
+from retrac.attribution.attribution import part_of
 from retrac.attribution.config import AttributeConfig, ComputeConfig, PlanConfig
 from retrac.attribution.parts import Parts
 from retrac.attribution.plan import Plan
@@ -16,6 +17,7 @@ from retrac.attribution.scorer import Scorer
 from retrac.diffusion.shown import Seen
 from retrac.errors import RetracError
 from retrac.training.run import Run
+from tiny import PUBLISHED
 
 from . import formulas
 
@@ -24,7 +26,7 @@ PLAN = PlanConfig(plan_timesteps=3, plan_noises=2)
 
 @pytest.fixture(scope="module")
 def all_visits(tiny_run: Run) -> retrac.Attribution:
-    return retrac.attribute(tiny_run, "train:2", replay="all", plan=PLAN)
+    return retrac.attribute(tiny_run, "train:2", PUBLISHED, replay="all", plan=PLAN)
 
 
 @pytest.mark.parametrize("method", ["tracin", "retrac"])
@@ -45,7 +47,7 @@ def test_scores_are_those_of_the_plain_loop(
 def test_the_last_epoch_stands_for_its_interval_with_the_interval_s_whole_weight(
     tiny_run: Run,
 ) -> None:
-    last = retrac.attribute(tiny_run, "train:1", plan=PLAN)
+    last = retrac.attribute(tiny_run, "train:1", PUBLISHED, plan=PLAN)
     checkpoint = tiny_run.checkpoints[-1]
     before = tiny_run.checkpoints[-2].epoch
     queries = pixels(retrac.open_queries(tiny_run, "train:1").images)
@@ -76,7 +78,9 @@ def test_a_tracin_score_is_the_drop_in_loss_that_sgd_would_owe_to_the_sample(
     tiny_run: Run,
 ) -> None:
     checkpoint = tiny_run.checkpoints[-1]
-    result = retrac.attribute(tiny_run, "train:1", checkpoints=[checkpoint.epoch], plan=PLAN)
+    result = retrac.attribute(
+        tiny_run, "train:1", PUBLISHED, checkpoints=[checkpoint.epoch], plan=PLAN
+    )
     plan = Plan.of(PLAN, tiny_run.config.objective.timesteps).at(checkpoint.epoch)
     query = pixels(retrac.open_queries(tiny_run, "train:1").images)[0]
     model = checkpoint.load(tiny_run.shape).double()
@@ -119,7 +123,12 @@ def test_scores_do_not_depend_on_how_memory_splits_the_work(
     monkeypatch.setattr("retrac.attribution.memory.TEMPORARY_BYTES", 2**18)
     monkeypatch.setattr("retrac.attribution.memory.MOST_ROWS", 3)
     small = retrac.attribute(
-        tiny_run, "train:2", replay="all", plan=PLAN, compute=ComputeConfig(memory_budget="3MB")
+        tiny_run,
+        "train:2",
+        PUBLISHED,
+        replay="all",
+        plan=PLAN,
+        compute=ComputeConfig(memory_budget="3MB"),
     )
     scale = float(np.abs(all_visits.contributions).max())
     np.testing.assert_allclose(
@@ -132,7 +141,7 @@ def test_a_query_s_scores_do_not_depend_on_the_queries_beside_it(
 ) -> None:
     second = [int(np.linspace(0, len(tiny_run.dataset), 2, endpoint=False)[1])]
     alone = retrac.attribute(
-        tiny_run, training_samples(tiny_run, "one", second), replay="all", plan=PLAN
+        tiny_run, training_samples(tiny_run, "one", second), PUBLISHED, replay="all", plan=PLAN
     )
     np.testing.assert_allclose(
         alone.scores.values[:, 0], all_visits.scores.values[:, 1], rtol=1e-4, atol=1e-9
@@ -158,7 +167,7 @@ def test_interrupted_work_goes_on_to_the_same_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("retrac.attribution.sample_scores.CHUNK", 32)
-    whole = retrac.attribute(tiny_run, "train:2", replay="all", plan=PLAN)
+    whole = retrac.attribute(tiny_run, "train:2", PUBLISHED, replay="all", plan=PLAN)
     put, calls = Parts.put, []
 
     def fail_later(self: Parts, name: str, arrays: dict[str, np.ndarray]) -> None:
@@ -169,7 +178,9 @@ def test_interrupted_work_goes_on_to_the_same_result(
 
     monkeypatch.setattr(Parts, "put", fail_later)
     with pytest.raises(KeyboardInterrupt):
-        retrac.attribute(tiny_run, "train:2", replay="all", plan=PLAN, output=tmp_path / "a")
+        retrac.attribute(
+            tiny_run, "train:2", PUBLISHED, replay="all", plan=PLAN, output=tmp_path / "a"
+        )
     assert not (tmp_path / "a").exists()
 
     monkeypatch.setattr(Parts, "put", put)
@@ -178,7 +189,9 @@ def test_interrupted_work_goes_on_to_the_same_result(
     monkeypatch.setattr(
         Parts, "put", lambda self, name, arrays: (recomputed.append(name), put(self, name, arrays))
     )
-    resumed = retrac.attribute(tiny_run, "train:2", replay="all", plan=PLAN, output=tmp_path / "a")
+    resumed = retrac.attribute(
+        tiny_run, "train:2", PUBLISHED, replay="all", plan=PLAN, output=tmp_path / "a"
+    )
     np.testing.assert_array_equal(resumed.contributions, whole.contributions)
     assert not {name for name in done if "samples" in name} & set(recomputed)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -201,14 +214,14 @@ def test_work_that_was_begun_with_little_memory_goes_on_in_the_same_pieces(
         )
         patched.setattr(Parts, "put", fail_at_last)
         with pytest.raises(KeyboardInterrupt):
-            retrac.attribute(tiny_run, "train:2", plan=PLAN, output=tmp_path / "a")
+            retrac.attribute(tiny_run, "train:2", PUBLISHED, plan=PLAN, output=tmp_path / "a")
     assert len({name for name in done if "samples" in name}) == 5  # 3 checkpoints, 2 blocks
 
     again: list[str] = []
     monkeypatch.setattr(
         Parts, "put", lambda self, name, arrays: (again.append(name), put(self, name, arrays))
     )
-    retrac.attribute(tiny_run, "train:2", plan=PLAN, output=tmp_path / "a")
+    retrac.attribute(tiny_run, "train:2", PUBLISHED, plan=PLAN, output=tmp_path / "a")
     assert [name for name in again if "samples" in name] == [
         "epoch-0006-queries-00001-00001-samples-0000000"
     ]
@@ -217,13 +230,15 @@ def test_work_that_was_begun_with_little_memory_goes_on_in_the_same_pieces(
 def test_a_finished_result_is_opened_and_one_of_other_settings_refused(
     tiny_run: Run, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = retrac.attribute(tiny_run, "train:1", plan=PLAN, output=tmp_path / "a")
+    first = retrac.attribute(tiny_run, "train:1", PUBLISHED, plan=PLAN, output=tmp_path / "a")
     with monkeypatch.context() as patched:
         patched.setattr("retrac.attribution.scorer.query_gradients", None)  # nothing is computed
-        again = retrac.attribute(tiny_run, "train:1", plan=PLAN, output=tmp_path / "a")
+        again = retrac.attribute(tiny_run, "train:1", PUBLISHED, plan=PLAN, output=tmp_path / "a")
     np.testing.assert_array_equal(first.scores, again.scores)
     with pytest.raises(RetracError, match=r"plan_noises was 2, now 3.*choose another --output"):
-        retrac.attribute(tiny_run, "train:1", plan=PlanConfig(3, 3), output=tmp_path / "a")
+        retrac.attribute(
+            tiny_run, "train:1", PUBLISHED, plan=PlanConfig(3, 3), output=tmp_path / "a"
+        )
 
 
 def test_interrupted_work_of_other_settings_is_not_mixed_in(tmp_path) -> None:
@@ -237,16 +252,18 @@ def test_unknown_methods_and_checkpoints_are_named(tiny_run: Run) -> None:
     with pytest.raises(RetracError, match="unknown method 'retrak': did you mean 'retrac'"):
         retrac.attribute(tiny_run, "train:1", ["retrak"])
     with pytest.raises(RetracError, match="no checkpoint after epoch 999"):
-        retrac.attribute(tiny_run, "train:1", checkpoints=[999])
+        retrac.attribute(tiny_run, "train:1", PUBLISHED, checkpoints=[999])
     with pytest.raises(RetracError, match=r"memory budget of 1MB is too small.*at least"):
-        retrac.attribute(tiny_run, "train:1", compute=ComputeConfig(memory_budget="1MB"))
+        retrac.attribute(tiny_run, "train:1", PUBLISHED, compute=ComputeConfig(memory_budget="1MB"))
 
 
 def test_chosen_parameters_alone_count_in_products_and_norms(tiny_run: Run) -> None:
     chosen = "mid_block"
-    found = retrac.attribute(tiny_run, "train:1", parameters=chosen, plan=PLAN)
-    whole = retrac.attribute(tiny_run, "train:1", plan=PLAN)
-    rest = retrac.attribute(tiny_run, "train:1", parameters=f"^(?!.*{chosen})", plan=PLAN)
+    found = retrac.attribute(tiny_run, "train:1", PUBLISHED, parameters=chosen, plan=PLAN)
+    whole = retrac.attribute(tiny_run, "train:1", PUBLISHED, plan=PLAN)
+    rest = retrac.attribute(
+        tiny_run, "train:1", PUBLISHED, parameters=f"^(?!.*{chosen})", plan=PLAN
+    )
     # Products add up over parameters, and so do squared norms.
     np.testing.assert_allclose(
         found.scores_of("tracin") + rest.scores_of("tracin"),
@@ -263,15 +280,17 @@ def test_chosen_parameters_alone_count_in_products_and_norms(tiny_run: Run) -> N
 
 def test_a_choice_of_no_parameters_is_refused(tiny_run: Run) -> None:
     with pytest.raises(RetracError, match="no parameter has such a name"):
-        retrac.attribute(tiny_run, "train:1", parameters="transformer")
+        retrac.attribute(tiny_run, "train:1", PUBLISHED, parameters="transformer")
     with pytest.raises(RetracError, match="not a regular expression"):
-        retrac.attribute(tiny_run, "train:1", parameters="(")
+        retrac.attribute(tiny_run, "train:1", PUBLISHED, parameters="(")
 
 
 def test_a_refused_attempt_leaves_nothing_in_the_way_of_the_next(tiny_run: Run, tmp_path) -> None:
     with pytest.raises(RetracError, match="no parameter has such a name"):
-        retrac.attribute(tiny_run, "train:1", parameters="x{9}", plan=PLAN, output=tmp_path / "a")
-    retrac.attribute(tiny_run, "train:1", plan=PLAN, output=tmp_path / "a")
+        retrac.attribute(
+            tiny_run, "train:1", PUBLISHED, parameters="x{9}", plan=PLAN, output=tmp_path / "a"
+        )
+    retrac.attribute(tiny_run, "train:1", PUBLISHED, plan=PLAN, output=tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
@@ -279,10 +298,12 @@ def test_training_further_leaves_the_attribution_of_earlier_checkpoints_valid(
     own_run, tmp_path
 ) -> None:
     run = Run.open(own_run)
-    first = retrac.attribute(run, "train:1", checkpoints=[2, 4], plan=PLAN, output=tmp_path / "a")
+    first = retrac.attribute(
+        run, "train:1", PUBLISHED, checkpoints=[2, 4], plan=PLAN, output=tmp_path / "a"
+    )
     longer = retrac.train(dataclasses.replace(run.config, epochs=8), own_run)
     again = retrac.attribute(
-        longer, "train:1", checkpoints=[2, 4], plan=PLAN, output=tmp_path / "a"
+        longer, "train:1", PUBLISHED, checkpoints=[2, 4], plan=PLAN, output=tmp_path / "a"
     )
     np.testing.assert_array_equal(first.scores, again.scores)
 
@@ -292,27 +313,33 @@ def test_groups_of_one_checkpoint_s_visits_add_up_to_its_scores(
 ) -> None:
     monkeypatch.setattr("retrac.attribution.sample_scores.CHUNK", 7)
     alone = {"checkpoints": [6], "plan": PLAN}
-    found = retrac.attribute(tiny_run, "train:2", replay="all", **alone)
-    assert found.dataset["part"].shape == (2, 6, 2, 24)
-    np.testing.assert_allclose(found.dataset["part"].sum("group"), found.scores, atol=1e-6)
+    found = retrac.attribute(tiny_run, "train:2", PUBLISHED, replay="all", **alone)
+    for method in PUBLISHED:
+        assert found.parts(method).shape == (6, 2, 24)
+        np.testing.assert_allclose(found.parts(method).sum(0), found.scores_of(method), atol=1e-6)
     assert (found.dataset["error"] > 0).all()
     # Each group is one epoch here, with a sixth of what it would count if it stood for all.
-    last = retrac.attribute(tiny_run, "train:2", **alone)
+    last = retrac.attribute(tiny_run, "train:2", PUBLISHED, **alone)
     weights = Scorer.of(tiny_run, AttributeConfig(checkpoints=(6,), replay="all")).replays[0]
     share = weights.weights[-1] / weights.total
-    np.testing.assert_allclose(
-        found.dataset["part"][:, -1], last.scores * share, rtol=1e-4, atol=1e-8
-    )
-    assert "part" not in last.dataset and "error" not in last.dataset
+    for method in PUBLISHED:
+        np.testing.assert_allclose(
+            found.parts(method)[-1], last.scores_of(method) * share, rtol=1e-4, atol=1e-8
+        )
+        assert part_of(method) not in last.dataset
+    assert "error" not in last.dataset and last.sure == ()
     with pytest.raises(RetracError, match="--replay 2 or more"):
         last.uncertainty("retrac")
 
 
 def test_groups_are_few_however_many_visits(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retrac.attribution.scorer.GROUPS", 4)
-    found = retrac.attribute(tiny_run, "train:1", replay="all", checkpoints=[6], plan=PLAN)
-    assert found.groups == 4
-    np.testing.assert_allclose(found.dataset["part"].sum("group"), found.scores, atol=1e-6)
+    found = retrac.attribute(
+        tiny_run, "train:1", PUBLISHED, replay="all", checkpoints=[6], plan=PLAN
+    )
+    for method in PUBLISHED:
+        assert found.groups(method) == 4
+        np.testing.assert_allclose(found.parts(method).sum(0), found.scores_of(method), atol=1e-6)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -323,6 +350,8 @@ def test_what_is_told_only_where_it_is_unusual_tells_results_apart(
     tiny_run: Run, tmp_path, unusual, first: bool
 ) -> None:
     ways = ({}, unusual) if first else (unusual, {})
-    retrac.attribute(tiny_run, "train:1", plan=PLAN, output=tmp_path / "out", **ways[0])
+    retrac.attribute(tiny_run, "train:1", PUBLISHED, plan=PLAN, output=tmp_path / "out", **ways[0])
     with pytest.raises(RetracError, match="other settings"):
-        retrac.attribute(tiny_run, "train:1", plan=PLAN, output=tmp_path / "out", **ways[1])
+        retrac.attribute(
+            tiny_run, "train:1", PUBLISHED, plan=PLAN, output=tmp_path / "out", **ways[1]
+        )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from retrac.attribution.attribution import Attribution
+from retrac.attribution.attribution import Attribution, group_of, part_of
 from retrac.errors import RetracError
 
 
@@ -146,8 +146,9 @@ def test_errors_are_kept_with_the_scores_where_they_can_be_told() -> None:
 def test_a_single_checkpoint_s_errors_come_from_its_parts() -> None:
     parts = np.random.default_rng(0).standard_normal((2, 4, 3, 24))
     alone = by_hand(parts.sum(1, keepdims=True))
-    dims = ("method", "group", "query", "sample")
-    found = Attribution(alone.dataset.assign(part=(dims, parts)), alone.config)
-    assert (alone.groups, found.groups) == (1, 4)
+    dims = (group_of("tracin"), "query", "sample")
+    found = Attribution(alone.dataset.assign({part_of("tracin"): (dims, parts[0])}), alone.config)
+    assert (alone.groups("tracin"), found.groups("tracin"), found.groups("retrac")) == (1, 4, 1)
+    assert found.sure == ("tracin",) and found.with_errors().dataset["error"][1].isnull().all()
     one, four = found.uncertainty("tracin"), by_hand(parts).uncertainty("tracin")
     np.testing.assert_allclose(one.errors, four.errors, rtol=1e-5)

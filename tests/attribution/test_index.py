@@ -19,7 +19,7 @@ from retrac.training.index import FORMAT, Index, IndexedCheckpoint, Rows
 from retrac.training.ledger import Ledger
 from retrac.training.loop import train
 from retrac.training.run import Run
-from tiny import tiny
+from tiny import PUBLISHED, tiny
 
 EVERYTHING = 10**9
 PLAN = PlanConfig(plan_timesteps=3, plan_noises=2)
@@ -65,8 +65,8 @@ def dying(monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
 
 def test_with_room_for_everything_scores_are_the_exact_ones(run):
     build_index(run, IndexConfig(replay="all", sketch_size=EVERYTHING))
-    by_index = attribute(run, "train:3", plan=PLAN, index=True)
-    exact = attribute(run, "train:3", plan=PLAN, replay="all")
+    by_index = attribute(run, "train:3", PUBLISHED, plan=PLAN, index=True)
+    exact = attribute(run, "train:3", PUBLISHED, plan=PLAN, replay="all")
     scale = np.abs(exact.contributions.values).max(axis=(2, 3), keepdims=True)
     np.testing.assert_allclose(
         by_index.contributions.values / scale, exact.contributions.values / scale, atol=2e-3
@@ -82,8 +82,8 @@ def test_with_room_for_everything_scores_are_the_exact_ones(run):
 def test_small_sketches_estimate(run):
     index = build_index(run, IndexConfig(replay="all", sketch_size=2000))
     assert index.config["size"] < 3000
-    by_index = attribute(run, "train:4", plan=PLAN, index=True)
-    exact = attribute(run, "train:4", plan=PLAN, replay="all")
+    by_index = attribute(run, "train:4", PUBLISHED, plan=PLAN, index=True)
+    exact = attribute(run, "train:4", PUBLISHED, plan=PLAN, replay="all")
     for method in exact.methods:
         one, two = (result.scores_of(method).values for result in (by_index, exact))
         assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.95
@@ -91,8 +91,10 @@ def test_small_sketches_estimate(run):
 
 def test_best_candidates_are_scored_exactly(run, tmp_path):
     build_index(run, IndexConfig(sketch_size=500))
-    best = attribute(run, "train:2", plan=PLAN, index=True, exact_top=3, output=tmp_path / "result")
-    exact = attribute(run, "train:2", plan=PLAN)
+    best = attribute(
+        run, "train:2", PUBLISHED, plan=PLAN, index=True, exact_top=3, output=tmp_path / "result"
+    )
+    exact = attribute(run, "train:2", PUBLISHED, plan=PLAN)
     chosen = best.dataset["exact"].values
     assert 3 <= chosen.sum() <= 12
     np.testing.assert_allclose(
@@ -101,7 +103,7 @@ def test_best_candidates_are_scored_exactly(run, tmp_path):
         rtol=1e-3,
         atol=1e-9,
     )
-    everything = attribute(run, "train:2", plan=PLAN, index=True, exact_top=24)
+    everything = attribute(run, "train:2", PUBLISHED, plan=PLAN, index=True, exact_top=24)
     np.testing.assert_allclose(everything.scores, exact.scores, rtol=1e-3, atol=1e-9)
 
 
@@ -115,7 +117,7 @@ def test_an_interrupted_index_goes_on_with_the_same_result(run, monkeypatch):
         dying(patched, 4)
         build_index(run, config)
     with pytest.raises(RetracError, match="is not whole"):
-        attribute(run, "train:1", plan=PLAN, index=True)
+        attribute(run, "train:1", PUBLISHED, plan=PLAN, index=True)
     again = build_index(run, config)
     for epoch, rows in zip(again.epochs, expected, strict=True):
         assert np.array_equal(again.checkpoint(epoch).read(slice(0, 24)).sketches, rows.sketches)
@@ -137,7 +139,7 @@ def test_an_index_grows_with_its_run(tmp_path, monkeypatch, stopped):
             dying(patched, 2)
             build_index(run, config)
         with pytest.raises(RetracError, match="is not whole: the checkpoint of epoch 6"):
-            attribute(run, "train:1", plan=PLAN, index=True)
+            attribute(run, "train:1", PUBLISHED, plan=PLAN, index=True)
     index = build_index(run, config)
     assert index.epochs == [2, 4, 6]
     assert index.config == Index.open(index.path).config
@@ -147,8 +149,8 @@ def test_an_index_grows_with_its_run(tmp_path, monkeypatch, stopped):
     assert {path.relative_to(index.path).parts[0] for path in after.keys() - before} == {
         "epoch-0006"
     }
-    by_index = attribute(run, "train:4", plan=PLAN, index=True)
-    exact = attribute(run, "train:4", plan=PLAN, replay="all")
+    by_index = attribute(run, "train:4", PUBLISHED, plan=PLAN, index=True)
+    exact = attribute(run, "train:4", PUBLISHED, plan=PLAN, replay="all")
     for method in exact.methods:
         one, two = (result.scores_of(method).values for result in (by_index, exact))
         assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.95
@@ -193,10 +195,10 @@ def test_memory_does_not_change_an_index(run, monkeypatch, passes):
 
 def test_answers_from_a_recording(tmp_path):
     run = train(tiny(epochs=4), tmp_path / "run", record=EVERYTHING)
-    result = attribute(run, "train:2", plan=PLAN, recorded=True)
+    result = attribute(run, "train:2", PUBLISHED, plan=PLAN, recorded=True)
     assert list(result.dataset["checkpoint"].values) == [2, 4]
     assert result.config["index"]["kind"] == "recorded"
-    replayed = attribute(run, "train:2", plan=PLAN, replay="all")
+    replayed = attribute(run, "train:2", PUBLISHED, plan=PLAN, replay="all")
     for method in result.methods:  # at other weights, but the same visits
         one, two = (found.scores_of(method).values.ravel() for found in (result, replayed))
         assert np.corrcoef(one, two)[0, 1] > 0.5
@@ -215,7 +217,7 @@ def test_answers_from_a_recording(tmp_path):
 )
 def test_what_is_not_there_is_refused(tiny_run, options, message):
     with pytest.raises(RetracError, match=message):
-        attribute(tiny_run, "train:1", plan=PLAN, **options)
+        attribute(tiny_run, "train:1", PUBLISHED, plan=PLAN, **options)
 
 
 def test_other_settings_are_refused(run):
@@ -225,14 +227,14 @@ def test_other_settings_are_refused(run):
         with pytest.raises(RetracError, match=r"asked was 300, now 400"):
             refusing(run, other)
     with pytest.raises(RetracError, match="has --replay last, not all"):
-        attribute(run, "train:1", plan=PLAN, index=True, replay="all")
+        attribute(run, "train:1", PUBLISHED, plan=PLAN, index=True, replay="all")
     with pytest.raises(RetracError, match="has --parameters"):
-        attribute(run, "train:1", plan=PLAN, index=True, parameters="conv")
+        attribute(run, "train:1", PUBLISHED, plan=PLAN, index=True, parameters="conv")
     for order in ((2, 6), (6, 2)):
-        result = attribute(run, "train:1", plan=PLAN, index=True, checkpoints=order)
+        result = attribute(run, "train:1", PUBLISHED, plan=PLAN, index=True, checkpoints=order)
         assert list(result.dataset["checkpoint"].values) == [2, 6]
     with pytest.raises(RetracError, match=r"has --checkpoints \[2, 6\], not \[6\]: .*none can be"):
-        attribute(run, "train:1", plan=PLAN, index=True, checkpoints=(6,))
+        attribute(run, "train:1", PUBLISHED, plan=PLAN, index=True, checkpoints=(6,))
     with pytest.raises(RetracError, match="--sketch-size must be at least 1"):
         IndexConfig(sketch_size=0)
 
@@ -242,7 +244,7 @@ def test_an_index_of_another_training_is_refused(run, tmp_path):
     other = train(tiny(seed=5), tmp_path / "other")
     shutil.copytree(run.path / "index", other.path / "index")
     with pytest.raises(RetracError, match="is of another training"):
-        attribute(other, "train:1", plan=PLAN, index=True)
+        attribute(other, "train:1", PUBLISHED, plan=PLAN, index=True)
 
 
 def test_a_recording_of_another_training_is_refused(tmp_path):
@@ -251,7 +253,7 @@ def test_a_recording_of_another_training_is_refused(tmp_path):
     other = train(tiny(epochs=2, sample_count=0, learning_rate=1e-3), tmp_path / "other")
     shutil.copytree(one.path / "recorded", other.path / "recorded")
     with pytest.raises(RetracError, match="recorded is of another training") as told:
-        attribute(other, "train:1", plan=PLAN, recorded=True)
+        attribute(other, "train:1", PUBLISHED, plan=PLAN, recorded=True)
     assert "\n" not in str(told.value)
 
 
@@ -300,7 +302,7 @@ def test_damage_is_told_in_one_line(run):
         Index.open(run.path / "nowhere")
 
 
-@pytest.mark.parametrize("name", ["sketch", "scale", "norm", "timestep", "done"])
+@pytest.mark.parametrize("name", ["sketch-one", "scale-one", "norm", "timestep", "done"])
 def test_a_damaged_piece_is_told_in_one_line(run, name):
     index = build_index(run, IndexConfig(sketch_size=300))
     files = [path for path in index.path.glob(f"*/{name}.zarr/**/*") if path.is_file()]
@@ -309,12 +311,12 @@ def test_a_damaged_piece_is_told_in_one_line(run, name):
     for piece in pieces:
         piece.write_bytes(piece.read_bytes()[:5])
     with pytest.raises(RetracError, match=rf"{name}\.zarr is damaged .*make it again"):
-        attribute(run, "train:1", plan=PLAN, index=True)
+        attribute(run, "train:1", PUBLISHED, plan=PLAN, index=True)
 
 
 def test_interrupted_answers_go_on(run, tmp_path, monkeypatch):
     build_index(run, IndexConfig(sketch_size=300))
-    whole = attribute(run, "train:2", plan=PLAN, index=True)
+    whole = attribute(run, "train:2", PUBLISHED, plan=PLAN, index=True)
     asked: list[str] = []
     query_sketches = indexed.query_sketches
 
@@ -326,8 +328,8 @@ def test_interrupted_answers_go_on(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(indexed, "query_sketches", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        attribute(run, "train:2", plan=PLAN, index=True, output=tmp_path / "result")
-    again = attribute(run, "train:2", plan=PLAN, index=True, output=tmp_path / "result")
+        attribute(run, "train:2", PUBLISHED, plan=PLAN, index=True, output=tmp_path / "result")
+    again = attribute(run, "train:2", PUBLISHED, plan=PLAN, index=True, output=tmp_path / "result")
     names = [checkpoint.path.name for checkpoint in run.checkpoints]
     assert asked == [*names[:2], *names[1:]]
     assert np.array_equal(again.contributions.values, whole.contributions.values)
@@ -347,7 +349,7 @@ def test_float16_keeps_rows_of_any_scale(tmp_path):
     rows = np.random.default_rng(0).normal(size=(2, 5, 30)).astype(np.float32)
     rows *= np.float32(10.0) ** np.array([-30, -9, 0, 9, 30], np.float32)[:, None]
     rows[0, 2] = 0
-    part = IndexedCheckpoint.create(tmp_path / "part", 2, 5, 30, 1, 3)
+    part = IndexedCheckpoint.create(tmp_path / "part", ("one", "inverse_norm"), 5, 30, 1, 3)
     for piece in part.missing:
         count = piece.stop - piece.start
         part.write(piece, Rows(rows[:, piece], np.ones((count, 1)), np.ones((count, 1), np.int64)))

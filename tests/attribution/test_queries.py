@@ -16,7 +16,7 @@ from retrac.data.images import to_pil
 from retrac.errors import RetracError
 from retrac.training.loop import train
 from retrac.training.run import Run
-from tiny import tiny
+from tiny import PUBLISHED, tiny
 
 from . import formulas
 
@@ -98,7 +98,7 @@ def test_a_trajectory_is_what_the_sampler_pointed_to(tiny_run: Run) -> None:
 def test_scores_of_a_trajectory_are_those_of_the_plain_loop(tiny_run: Run) -> None:
     queries = open_queries(tiny_run, "trajectory:1")
     plan, last = PlanConfig(4, 2), tiny_run.checkpoints[-1]
-    found = attribute(tiny_run, queries, checkpoints=[last.epoch], plan=plan)
+    found = attribute(tiny_run, queries, PUBLISHED, checkpoints=[last.epoch], plan=plan)
     own = Plan.of(plan, tiny_run.timesteps).at(last.epoch)
     model = last.load(tiny_run.shape)
     asked = queries.asked(tiny_run, own)
@@ -129,10 +129,11 @@ def test_only_the_region_of_a_mask_counts(tiny_run: Run, tmp_path: Path) -> None
         noisy = objective.process.noised(asked.seen.clean, noise, timesteps)
         wrong = objective.distance(model(noisy, timesteps).sample, noise)
     torch.testing.assert_close(losses, wrong[:, :, 2:5, 1:7].mean((1, 2, 3)))
-    result = attribute(tiny_run, queries, plan=PlanConfig(3, 2))
+    result = attribute(tiny_run, queries, PUBLISHED, plan=PlanConfig(3, 2))
     assert result.dataset["query_mask"].values[0].sum() == 18
     assert not np.allclose(
-        result.scores.values, attribute(tiny_run, "train:2", plan=PlanConfig(3, 2)).scores.values
+        result.scores.values,
+        attribute(tiny_run, "train:2", PUBLISHED, plan=PlanConfig(3, 2)).scores.values,
     )
 
 

@@ -10,6 +10,7 @@ from retrac.attribution.queries import training_samples
 from retrac.attribution.self_influence import SelfInfluence, self_influence, spread
 from retrac.errors import RetracError
 from retrac.training.run import Run
+from tiny import PUBLISHED
 
 PLAN = PlanConfig(plan_timesteps=3, plan_noises=2)
 
@@ -17,7 +18,9 @@ PLAN = PlanConfig(plan_timesteps=3, plan_noises=2)
 def test_it_is_each_sample_s_score_on_itself(tiny_run: Run, tmp_path) -> None:
     chosen = [1, 4, 9]
     found = self_influence(tiny_run, chosen, plan=PLAN, output=tmp_path / "o")
-    scores = retrac.attribute(tiny_run, training_samples(tiny_run, "q", chosen), plan=PLAN)
+    scores = retrac.attribute(
+        tiny_run, training_samples(tiny_run, "q", chosen), PUBLISHED, plan=PLAN
+    )
     for method in ("tracin", "retrac"):
         own = [scores.scores_of(method).values[row, sample] for row, sample in enumerate(chosen)]
         ranked = found.ranked(method)
@@ -53,7 +56,7 @@ def test_a_subset_is_spread_evenly() -> None:
 
 
 def test_norms_agree_with_those_of_attribution(tiny_run: Run) -> None:
-    result = retrac.attribute(tiny_run, "train:1", plan=PLAN)
+    result = retrac.attribute(tiny_run, "train:1", PUBLISHED, plan=PLAN)
     measured = norms(tiny_run, sample=2, timesteps=6)
     every = result.dataset["train_norm"].values[:, :, 0]
     np.testing.assert_allclose(measured.dataset["train_norm"], every, rtol=1e-4)

@@ -8,16 +8,17 @@ import xarray as xr
 
 import retrac
 from retrac.attribution import until as module
-from retrac.attribution.attribute import PART
-from retrac.attribution.attribution import Attribution
+from retrac.attribution.attribution import Attribution, group_of, part_of
 from retrac.attribution.config import AttributeConfig, PlanConfig
 from retrac.attribution.replay import chosen_epochs
 from retrac.attribution.until import Until, attribute_until, rounds_beside
 from retrac.errors import RetracError
 from retrac.training.run import Run
+from tiny import PUBLISHED
 
 PLAN = PlanConfig(plan_timesteps=3, plan_noises=2)
-CONFIG = AttributeConfig(plan=PLAN)
+PART = (group_of("tracin"), "query", "sample")
+CONFIG = AttributeConfig(PUBLISHED, plan=PLAN)
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def test_the_budget_ends_it_and_scores_are_the_mean_of_repeats(tiny_run: Run, ro
         retrac.attribute(
             tiny_run,
             "train:2",
+            PUBLISHED,
             plan=PlanConfig(plan_timesteps=3, plan_noises=2, plan_seed=turn),
             replay_back=turn,
         )
@@ -65,19 +67,21 @@ def test_enough_ends_it(tiny_run: Run, rounds) -> None:
 
 
 def test_rounds_of_a_single_checkpoint_show_its_errors(tiny_run: Run, rounds) -> None:
-    config = AttributeConfig(plan=PLAN, checkpoints=(6,))
+    config = AttributeConfig(PUBLISHED, plan=PLAN, checkpoints=(6,))
     found = attribute_until(tiny_run, "train:1", Until(0.99, 8), config)
     assert rounds == list(range(8))
-    assert found.groups == 6  # rounds that replay the same epoch are no groups of their own
-    np.testing.assert_allclose(found.dataset["part"].sum("group"), found.scores, atol=1e-6)
+    for method in PUBLISHED:  # rounds that replay the same epoch are no groups of their own
+        assert found.groups(method) == 6
+        np.testing.assert_allclose(found.parts(method).sum(0), found.scores_of(method), atol=1e-6)
     assert found.dataset["train_timestep"].shape == (1, 24, 6)
 
 
 def test_rounds_of_the_same_events_are_no_groups(tiny_run: Run, rounds) -> None:
-    config = AttributeConfig(plan=PLAN, checkpoints=(6,), replay="all")
+    config = AttributeConfig(PUBLISHED, plan=PLAN, checkpoints=(6,), replay="all")
     found = attribute_until(tiny_run, "train:1", Until(0.99, 2), config)
-    assert found.groups == 6  # of visits
-    np.testing.assert_allclose(found.dataset["part"].sum("group"), found.scores, atol=1e-6)
+    for method in PUBLISHED:
+        assert found.groups(method) == 6  # of visits
+        np.testing.assert_allclose(found.parts(method).sum(0), found.scores_of(method), atol=1e-6)
     assert found.dataset.sizes["visit"] == 6
 
 
@@ -158,7 +162,7 @@ def made_round(events: np.ndarray, moments: np.ndarray, epochs: tuple[int, ...])
             "train_norm": (visits, np.ones((1, 2000, len(epochs)))),
             "query_norm": (("checkpoint", "query", "timestep"), np.ones((1, 1, 2))),
             "sample_image": (("shown", "channel", "row", "column"), np.zeros((1, 1, 2, 2))),
-            **({"part": (PART, groups[None, :, None])} if len(groups) > 1 else {}),
+            **({part_of("tracin"): (PART, groups[:, None])} if len(groups) > 1 else {}),
         },
         {"method": ["tracin"], "shown": [0]},
     )
@@ -170,7 +174,7 @@ def test_candidates_that_are_scored_exactly_would_be_others_in_each_round(own_ru
     retrac.attribution.indexed.build_index(
         run, retrac.attribution.config.IndexConfig(sketch_size=64)
     )
-    config = AttributeConfig(plan=PLAN, index=True, exact_top=3)
+    config = AttributeConfig(PUBLISHED, plan=PLAN, index=True, exact_top=3)
     with pytest.raises(RetracError, match="does not go with --exact-top"):
         attribute_until(run, "train:1", Until(), config)
     assert rounds == []
@@ -193,7 +197,7 @@ def test_what_will_never_be_known_is_refused(own_run, rounds) -> None:
     retrac.attribution.indexed.build_index(
         run, retrac.attribution.config.IndexConfig(checkpoints=(6,), sketch_size=64)
     )
-    config = AttributeConfig(plan=PLAN, index=True)
+    config = AttributeConfig(PUBLISHED, plan=PLAN, index=True)
     with pytest.raises(RetracError, match="a single checkpoint shows no error"):
         attribute_until(run, "train:1", Until(), config)
     assert rounds == []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from retrac.cli.main import main
+from tiny import PUBLISHED
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class Told:
 
 
 Command = Callable[..., Told]
+
+BOTH = ("--methods", *PUBLISHED)
+"""The published methods, which are scored faster than those of the default."""
 
 
 @pytest.fixture(scope="session")

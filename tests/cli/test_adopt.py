@@ -9,7 +9,7 @@ import pytest
 from families import pipeline
 from retrac.training.visits import SAMPLED
 
-from .conftest import Command
+from .conftest import BOTH, Command
 
 SMALL = ("--plan-timesteps", 2, "--plan-noises", 2)
 
@@ -30,7 +30,7 @@ def adopted(tmp_path: Path, retrac: Command) -> Path:
 
 @pytest.mark.slow
 def test_an_adopted_model_is_asked_like_any_run(adopted: Path, retrac: Command) -> None:
-    queries = ("--queries", "train:2+generated:1", *SMALL)
+    queries = ("--queries", "train:2+generated:1", *SMALL, *BOTH)
     told = retrac("attribute", adopted, *queries, "--replay", 4)
     assert told.code == 0, told.err
     assert "events: sampled" in told.out and "certain" in told.out
@@ -38,16 +38,16 @@ def test_an_adopted_model_is_asked_like_any_run(adopted: Path, retrac: Command) 
     assert SAMPLED in page
     for command in (
         ("index", adopted, "--sketch-size", 300),
-        ("attribute", adopted, "--queries", "train:1", "--index", *SMALL),
+        ("attribute", adopted, "--queries", "train:1", "--index", *SMALL, *BOTH),
         ("norms", adopted, "--timesteps", 3, "--samples", 4),
         ("outliers", adopted, "--samples", 4, *SMALL),
         ("explain", adopted),
         ("generate", adopted, "--count", 3, "--steps", 2),
-        ("evaluate", adopted, "--queries", "each:1", *SMALL, "--moved", 2),
+        ("evaluate", adopted, "--queries", "each:1", *SMALL, *BOTH, "--moved", 2),
     ):
         told = retrac(*command)
         assert told.code == 0, (command, told.err)
-    file = next(adopted.glob("attributions/each-1/evaluation.json"))
+    file = next(adopted.glob("attributions/each-1-tracin-retrac/evaluation.json"))
     sections = {s["name"]: s for s in json.loads(file.read_text())["sections"]}
     assert sections["Tracing"]["rows"]
     assert "not for an adopted model" in sections["Linear datamodelling score"]["note"]
@@ -56,8 +56,8 @@ def test_an_adopted_model_is_asked_like_any_run(adopted: Path, retrac: Command) 
 def test_what_trains_again_needs_a_run_that_was_trained(
     adopted: Path, retrac: Command, refusal: Callable[..., str]
 ) -> None:
-    assert retrac("attribute", adopted, "--queries", "train:1", *SMALL).code == 0
-    scores = adopted / "attributions" / "train-1"
+    assert retrac("attribute", adopted, "--queries", "train:1", *SMALL, *BOTH).code == 0
+    scores = adopted / "attributions" / "train-1-tracin-retrac"
     for command in (
         ("lds", "prepare", adopted, "--queries", "train:1"),
         ("removal", adopted, "--attribution", scores, "--k", 2),

@@ -13,7 +13,7 @@ from PIL import Image
 from retrac.attribution.attribution import Attribution
 from retrac.training.run import Run
 
-from .conftest import Command
+from .conftest import BOTH, Command
 
 COMMANDS = ("datasets", "train", "generate", "attribute", "outliers", "norms", "report", "explain")
 SMALL = ("--plan-timesteps", "2", "--plan-noises", "2")
@@ -98,10 +98,12 @@ def test_attribute_and_report(
     queries: str, ids: str, name: str, own_run: Path, images: Path, retrac: Command
 ) -> None:
     named = images.rename(images.with_name("images")) if images.name != "images" else images
-    told = retrac("attribute", own_run, "--queries", queries.replace("PATH", str(named)), *SMALL)
+    told = retrac(
+        "attribute", own_run, "--queries", queries.replace("PATH", str(named)), *SMALL, *BOTH
+    )
     named.rename(images)
     assert told.code == 0, told.err
-    folder = own_run / "attributions" / name
+    folder = own_run / "attributions" / f"{name}-tracin-retrac"
     result = Attribution.open(folder)
     assert ids in result.dataset["query_id"].values
     assert result.scores.shape == (2, 1 if name == "a" else 2, 24)
@@ -116,13 +118,17 @@ def test_attribute_and_report(
 def test_every_way_to_score_has_a_folder_of_its_own(retrac: Command, own_run: Path) -> None:
     """The commands of the README, one after another."""
     assert retrac("index", own_run, "--sketch-size", 300).code == 0
-    ask = ("attribute", own_run, "--queries", "train:1", "--plan-timesteps", 2, "--plan-noises", 2)
+    ask = ("attribute", own_run, "--queries", "train:1", *SMALL, *BOTH)
     ways = ((), ("--index",), ("--index", "--exact-top", 3), ("--plan", "fast"), ("--replay", 2))
     for way in ways:
         told = retrac(*ask, *way)
         assert told.code == 0, told.err
     assert sorted(path.name for path in (own_run / "attributions").iterdir()) == [
-        *("train-1", "train-1-fast", "train-1-index", "train-1-index-exact-3", "train-1-replay-2")
+        f"train-1-{way}"
+        for way in (
+            *("fast-tracin-retrac", "index-tracin-retrac", "index-tracin-retrac-exact-3"),
+            *("replay-2-tracin-retrac", "tracin-retrac"),
+        )
     ]
 
 
@@ -140,7 +146,7 @@ def test_attribute_until(retrac: Command, own_run: Path) -> None:
     ask = ("attribute", own_run, "--queries", "train:2", "--methods", "retrac", *SMALL, "--until")
     told = retrac(*ask, 0.01)
     assert told.code == 0, told.err
-    folder = own_run / "attributions/train-2-until-0.01"
+    folder = own_run / "attributions/train-2-retrac-until-0.01"
     assert f"report: {folder / 'report.html'}" in told.out
     assert "ended after 1 round: repeatable enough; repeatability retrac 0." in told.out
     told = retrac(*ask, 0.99, "--until-minutes", 0.001)
@@ -169,7 +175,7 @@ def test_attribute_does_what_its_options_say(
 def test_a_named_plan_is_recorded_by_its_numbers(
     retrac: Command, own_run: Path, tmp_path: Path
 ) -> None:
-    command = ("attribute", own_run, "--queries", "train:1", "--output", tmp_path / "result")
+    command = ("attribute", own_run, "--queries", "train:1", *BOTH, "--output", tmp_path / "result")
     told = retrac(*command, "--plan", "published", *SMALL)
     assert told.code == 0, told.err
     config = Attribution.open(tmp_path / "result").config

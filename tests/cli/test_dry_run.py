@@ -16,7 +16,7 @@ from retrac.training.loop import train
 from retrac.training.run import Run
 from tiny import TINY, weights
 
-from .conftest import Command
+from .conftest import BOTH, Command
 
 SMALL = ("--plan-timesteps", "2", "--plan-noises", "2")
 TRAIN = (
@@ -29,12 +29,26 @@ COMMANDS = {
     "train --record": (*TRAIN, "NEW", "--record", "--sketch-size", 300),
     "generate": ("generate", "RUN", "--count", 2, "--steps", 3),
     "index": ("index", "RUN", "--sketch-size", 300),
-    "attribute": ("attribute", "RUN", "--queries", "train:2", *SMALL),
-    "attribute generated": ("attribute", "RUN", "--queries", "generated:2", *SMALL),
-    "attribute --index": (
-        *("attribute", "INDEXED", "--queries", "train:2", "--index", "--exact-top", 3, *SMALL),
+    "attribute": ("attribute", "RUN", "--queries", "train:2", *SMALL, *BOTH),
+    "attribute generated": ("attribute", "RUN", "--queries", "generated:2", *SMALL, *BOTH),
+    "attribute by features": (
+        *("attribute", "RUN", "--queries", "train:2", "--methods", "kernel-retrac", "d-trak"),
+        *("--draws", "small", "--layer-numbers", 16),
     ),
-    "evaluate": ("evaluate", "RUN", "--queries", "train:2", *SMALL, "--moved", 2),
+    "attribute --index": (
+        *(
+            "attribute",
+            "INDEXED",
+            "--queries",
+            "train:2",
+            "--index",
+            "--exact-top",
+            3,
+            *SMALL,
+            *BOTH,
+        ),
+    ),
+    "evaluate": ("evaluate", "RUN", "--queries", "train:2", *SMALL, *BOTH, "--moved", 2),
     "removal": (
         *("removal", "RUN", "--attribution", "SCORED", "--k", 2, "--random-draws", 1),
         *("--loss-timesteps", 1, "--loss-noises", 1),
@@ -63,8 +77,8 @@ def listing(folder: Path) -> dict[str, int]:
 
 
 DONE = (
-    ("attribute", "RUN", "--queries", "train:1", *SMALL),
-    ("attribute", "RUN", "--queries", "generated:1", *SMALL),
+    ("attribute", "RUN", "--queries", "train:1", *SMALL, *BOTH),
+    ("attribute", "RUN", "--queries", "generated:1", *SMALL, *BOTH),
     ("outliers", "RUN", "--samples", 2, *SMALL),
     ("index", "RUN", "--sketch-size", 300),
 )
@@ -81,7 +95,7 @@ def done(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory, retrac: Comman
 
 def placed(command: tuple[object, ...], run: Path) -> list[object]:
     """The command, for a run in this folder."""
-    scores = run / "attributions" / "train-1"
+    scores = run / "attributions" / "train-1-tracin-retrac"
     places = {"RUN": run, "INDEXED": run, "NEW": run.with_name("new"), "SCORED": scores}
     return [places.get(str(word), word) for word in command]
 
@@ -130,7 +144,7 @@ def test_weights_are_the_same_bits_after_an_estimate(retrac: Command, tmp_path: 
 def test_scores_are_the_same_bits_after_an_estimate(
     retrac: Command, own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ("attribute", own_run, "--queries", "train:2", *SMALL, "--output")
+    command = ("attribute", own_run, "--queries", "train:2", *SMALL, *BOTH, "--output")
     assert retrac(*command, tmp_path / "told").err.startswith("about ")
     monkeypatch.setattr(of_scores, "PASSES", 10**9)
     assert not retrac(*command, tmp_path / "quiet").err.startswith("about ")
@@ -158,7 +172,7 @@ def test_passes_of_a_large_network_are_not_few(
     """A pass of 256 images may take minutes: what would be short in such passes is estimated."""
     monkeypatch.setattr(of_scores, "PASSES", 4)
     for command in (
-        ("attribute", own_run, "--queries", "train:2", *SMALL),
+        ("attribute", own_run, "--queries", "train:2", *SMALL, *BOTH),
         ("outliers", own_run, "--samples", 4, *SMALL),
         ("norms", own_run, "--timesteps", 8, "--samples", 8),
         ("index", own_run, "--sketch-size", 300),

@@ -22,12 +22,12 @@ from retrac.training.loop import train
 from retrac.training.run import Run
 from tiny import tiny
 
-from .conftest import Command, Told
+from .conftest import BOTH, Command, Told
 
 Refusal = Callable[..., str]
 SMALL = ("--plan-timesteps", 2, "--plan-noises", 2)
-ASK = ("--queries", "each:1+generated:1", *SMALL, "--moved", 4, "--moved-queries", 2)
-EVALUATED = Path("attributions") / "each-1-generated-1-seed-0"
+ASK = ("--queries", "each:1+generated:1", *SMALL, *BOTH, "--moved", 4, "--moved-queries", 2)
+EVALUATED = Path("attributions") / "each-1-generated-1-seed-0-tracin-retrac"
 
 
 def sections_of(file: Path) -> dict[str, Any]:
@@ -104,8 +104,18 @@ def test_what_other_commands_found_stays(own_evaluated: Path, retrac: Command) -
 
 
 def test_what_was_found_is_not_overwritten_by_nothing(own_run: Path, retrac: Command) -> None:
-    file = own_run / "attributions" / "train-2" / "evaluation.json"
-    ask = ("evaluate", own_run, "--queries", "train:2", *SMALL, "--moved-queries", 1, "--moved")
+    file = own_run / "attributions" / "train-2-tracin-retrac" / "evaluation.json"
+    ask = (
+        "evaluate",
+        own_run,
+        "--queries",
+        "train:2",
+        *SMALL,
+        *BOTH,
+        "--moved-queries",
+        1,
+        "--moved",
+    )
     assert retrac(*ask, 4).code == 0
     found = file.read_text()
     told = retrac(*ask, 0)
@@ -116,10 +126,10 @@ def test_what_was_found_is_not_overwritten_by_nothing(own_run: Path, retrac: Com
 def test_distinct_lists_of_unlabelled_queries_are_read_with_care(
     own_run: Path, retrac: Command
 ) -> None:
-    ask = ("evaluate", own_run, *SMALL, "--moved", 0, "--queries")
+    ask = ("evaluate", own_run, *SMALL, *BOTH, "--moved", 0, "--queries")
     for queries, cautious in (("generated:2", True), ("train:2", False)):
         assert retrac(*ask, queries).code == 0
-        folder = queries.replace(":", "-") + ("-seed-0" if cautious else "")
+        folder = queries.replace(":", "-") + ("-seed-0" if cautious else "") + "-tracin-retrac"
         found = sections_of(own_run / "attributions" / folder / "evaluation.json")["Targeting"]
         assert found["rows"] and ("Not all queries have a label" in found["note"]) == cautious
 
@@ -139,7 +149,7 @@ def test_planted_outliers_are_looked_for(
 ) -> None:
     if way:
         assert retrac("index", planted_run, "--sketch-size", 300, "--checkpoints", 2, 4).code == 0
-    options = ("--queries", "train:2", "--checkpoints", 2, 4, *SMALL, "--moved", 0, *way)
+    options = ("--queries", "train:2", "--checkpoints", 2, 4, *SMALL, *BOTH, "--moved", 0, *way)
     told = retrac("evaluate", planted_run, *options, "--output", tmp_path / "scores")
     assert told.code == 0, told.err
     found = sections_of(tmp_path / "scores" / "evaluation.json")["Outliers"]["rows"]

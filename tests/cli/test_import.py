@@ -9,7 +9,7 @@ import torch
 
 from published_training import images, train
 
-from .conftest import Command
+from .conftest import BOTH, Command
 
 SMALL = ("--plan-timesteps", 2, "--plan-noises", 2)
 
@@ -40,24 +40,24 @@ def imported(files: Path, tmp_path: Path, retrac: Command) -> Path:
 
 @pytest.mark.slow
 def test_an_imported_training_is_asked_like_any_run(imported: Path, retrac: Command) -> None:
-    told = retrac("attribute", imported, "--queries", "train:2+generated:1", *SMALL)
+    told = retrac("attribute", imported, "--queries", "train:2+generated:1", *SMALL, *BOTH)
     assert told.code == 0, told.err
     assert "events: recorded by the published code" in told.out
     page = next(imported.glob("attributions/*/report.html")).read_text()
     assert "recorded by the published code" in page and "per unit of it" in page
     for command in (
         ("index", imported, "--sketch-size", 300),
-        ("attribute", imported, "--queries", "train:1", "--index", *SMALL),
-        ("attribute", imported, "--queries", "train:1", "--plan", "fast", "--replay", "all"),
+        ("attribute", imported, "--queries", "train:1", "--index", *SMALL, *BOTH),
+        ("attribute", imported, "--queries", "train:1", *BOTH, "--plan", "fast", "--replay", "all"),
         ("norms", imported, "--timesteps", 3, "--samples", 4),
         ("outliers", imported, "--samples", 4, *SMALL),
         ("explain", imported),
         ("generate", imported, "--count", 3, "--steps", 2),
-        ("evaluate", imported, "--queries", "each:1", *SMALL, "--moved", 2),
+        ("evaluate", imported, "--queries", "each:1", *SMALL, *BOTH, "--moved", 2),
     ):
         told = retrac(*command)
         assert told.code == 0, (command, told.err)
-    file = next(imported.glob("attributions/each-1/evaluation.json"))
+    file = next(imported.glob("attributions/each-1-tracin-retrac/evaluation.json"))
     sections = {s["name"]: s for s in json.loads(file.read_text())["sections"]}
     assert sections["Tracing"]["rows"]
     assert "imported" in sections["Linear datamodelling score"]["note"]
@@ -70,7 +70,7 @@ def test_fresh_events_are_asked_for_by_name(files: Path, tmp_path: Path, retrac:
     )
     assert told.code == 0, told.err
     assert "events: fresh, drawn anew for each checkpoint" in told.out
-    told = retrac("attribute", tmp_path / "run", "--queries", "train:1", *SMALL)
+    told = retrac("attribute", tmp_path / "run", "--queries", "train:1", *SMALL, *BOTH)
     assert told.code == 0 and "not those of training" in told.out
     assert "recorded:" in retrac("import", "--help").out
 

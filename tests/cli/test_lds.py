@@ -12,7 +12,7 @@ from retrac.evaluation.baselines import NAMES
 from retrac.evaluation.retraining import Retraining
 from retrac.training.run import Run
 
-from .conftest import Command
+from .conftest import BOTH, Command
 
 Refusal = Callable[..., str]
 SMALL = ("--plan-timesteps", 2, "--plan-noises", 2)
@@ -28,7 +28,7 @@ def prepared(brief_run: Run, tmp_path_factory: pytest.TempPathFactory, retrac: C
     path = Path(shutil.copytree(brief_run.path, tmp_path_factory.mktemp("lds") / "run"))
     for part in ("2/2", "1/2"):
         assert retrac("lds", "prepare", path, *PREPARE, "--part", part).code == 0
-    assert retrac("attribute", path, "--queries", "train:2", *SMALL).code == 0
+    assert retrac("attribute", path, "--queries", "train:2", *SMALL, *BOTH).code == 0
     return path
 
 
@@ -67,7 +67,7 @@ def test_parts_are_disjoint_and_together_everything(prepared: Path, tmp_path: Pa
 def test_scores_are_held_against_the_losses(
     prepared: Path, tmp_path: Path, retrac: Command
 ) -> None:
-    attribution, output = prepared / "attributions" / "train-2", tmp_path / "lds.json"
+    attribution, output = prepared / "attributions" / "train-2-tracin-retrac", tmp_path / "lds.json"
     told = retrac("lds", "score", prepared, "--attributions", attribution, "--output", output)
     assert told.code == 0, told.err
     for name in ("random", "pixels", "tracin", "retrac", "models of another seed"):
@@ -82,7 +82,7 @@ def test_scores_are_held_against_the_losses(
 def test_folders_of_one_name_are_told_apart(
     prepared: Path, tmp_path: Path, retrac: Command, refusal: Refusal
 ) -> None:
-    one = prepared / "attributions" / "train-2"
+    one = prepared / "attributions" / "train-2-tracin-retrac"
     other = Path(shutil.copytree(one, tmp_path / "train-2"))
     output = tmp_path / "lds.json"
     score = ("lds", "score", prepared, "--attributions")
@@ -96,9 +96,9 @@ def test_an_evaluation_counts_retrained_models_of_the_same_queries(
     prepared: Path, tmp_path: Path, retrac: Command
 ) -> None:
     own = Path(shutil.copytree(prepared, tmp_path / "run"))
-    told = retrac("evaluate", own, "--queries", "train:2", *SMALL, "--moved", 0)
+    told = retrac("evaluate", own, "--queries", "train:2", *SMALL, *BOTH, "--moved", 0)
     assert "upper bound" in told.out and "--moved is 0" in told.out
-    told = retrac("evaluate", own, "--queries", "train:3", *SMALL, "--moved", 0)
+    told = retrac("evaluate", own, "--queries", "train:3", *SMALL, *BOTH, "--moved", 0)
     assert "was scored for other queries" in told.out
 
 
@@ -113,7 +113,7 @@ def test_a_folder_that_was_hardly_begun_is_gone_on_with(own_run: Path, retrac: C
 
 def test_what_does_not_fit_is_said(prepared: Path, tmp_path: Path, refusal: Refusal) -> None:
     own = Path(shutil.copytree(prepared, tmp_path / "run"))
-    attribution = own / "attributions" / "train-2"
+    attribution = own / "attributions" / "train-2-tracin-retrac"
     score = ("lds", "score", own, "--attributions", attribution)
     other = (*PREPARE[:3], 9, *PREPARE[4:])
     assert "was begun with another config" in refusal("lds", "prepare", own, *other)
@@ -140,7 +140,7 @@ def test_with_too_few_subsets_of_every_seed_the_first_counts(
     own = Path(shutil.copytree(prepared, tmp_path / "run"))
     (own / "lds" / "losses" / "subset-0000-seed-1.json").unlink()
     output = tmp_path / "lds.json"
-    attribution = own / "attributions" / "train-2"
+    attribution = own / "attributions" / "train-2-tracin-retrac"
     told = retrac("lds", "score", own, "--attributions", attribution, "--output", output)
     assert told.code == 0, told.err
     assert json.loads(output.read_text())["ceiling"] is None

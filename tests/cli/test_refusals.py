@@ -18,7 +18,7 @@ from retrac.attribution.attribution import Attribution
 from retrac.training.run import Run
 from tiny import weights
 
-from .conftest import Command
+from .conftest import BOTH, Command
 
 Refusal = Callable[..., str]
 SMALL = ("--plan-timesteps", "2", "--plan-noises", "2")
@@ -213,7 +213,7 @@ def poison(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "named"),
     [
-        (("attribute", "RUN", "--queries", "train:1,2", *SMALL), "digits/0001"),
+        (("attribute", "RUN", "--queries", "train:1,2", *SMALL, *BOTH), "digits/0001"),
         (("outliers", "RUN", *SMALL), "digits/0000"),
         (("norms", "RUN", "--sample", 5), "digits/0005"),
     ],
@@ -231,7 +231,7 @@ def test_what_was_computed_before_an_error_is_used_again(
     refusal: Refusal, retrac: Command, own_run: Path, tmp_path: Path
 ) -> None:
     sound = shutil.copytree(own_run / "checkpoints/epoch-0004", tmp_path / "sound")
-    command = ("attribute", own_run, "--queries", "train:2", *SMALL, "--output")
+    command = ("attribute", own_run, "--queries", "train:2", *SMALL, *BOTH, "--output")
     assert retrac(*command, tmp_path / "at once").code == 0
     poison(own_run / "checkpoints/epoch-0004")
     refusal(*command, tmp_path / "result")
@@ -252,7 +252,7 @@ def test_a_file_where_the_output_should_be_is_left_alone(
     options = {
         "train": TRAIN[1:-1],
         "generate": (own_run, "--count", 1, "--steps", 2),
-        "attribute": (own_run, "--queries", "train:1", *SMALL),
+        "attribute": (own_run, "--queries", "train:1", *SMALL, *BOTH),
         "outliers": (own_run, "--samples", 2, *SMALL),
         "norms": (own_run, "--timesteps", 2, "--samples", 2),
     }[command]
@@ -269,7 +269,7 @@ def test_a_folder_of_other_things_is_left_alone(
     (tmp_path / "out/thesis.tex").write_text("precious")
     options = {
         "train": TRAIN[1:-1],
-        "attribute": (own_run, "--queries", "train:1", *SMALL),
+        "attribute": (own_run, "--queries", "train:1", *SMALL, *BOTH),
         "outliers": (own_run, "--samples", 2, *SMALL),
     }[command]
     assert str(tmp_path / "out") in refusal(command, *options, "--output", tmp_path / "out")
@@ -305,7 +305,7 @@ def test_folders_that_cannot_be_written(
     options = {
         "train": TRAIN[1:-1],
         "generate": (own_run, "--count", 1, "--steps", 2),
-        "attribute": (own_run, "--queries", "train:1", *SMALL),
+        "attribute": (own_run, "--queries", "train:1", *SMALL, *BOTH),
         "outliers": (own_run, "--samples", 2, *SMALL),
         "norms": (own_run, "--timesteps", 2, "--samples", 2),
     }[command]
@@ -359,7 +359,16 @@ def test_a_disk_that_is_full_while_attributing(
     folder, resize = disk
     ballast = folder / "ballast"
     ballast.write_bytes(bytes(1000 * 1024))
-    command = ("attribute", own_run, "--queries", "train:2", *SMALL, "--output", folder / "result")
+    command = (
+        "attribute",
+        own_run,
+        "--queries",
+        "train:2",
+        *SMALL,
+        *BOTH,
+        "--output",
+        folder / "result",
+    )
     told = refusal(*command)
     assert told.startswith("no space left to write") and str(folder) in told
     assert ballast.stat().st_size == 1000 * 1024

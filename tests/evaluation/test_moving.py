@@ -9,8 +9,9 @@ from retrac.attribution.queries import open_queries
 from retrac.evaluation.bias import loudest_timestep
 from retrac.evaluation.moving import Moving, loudest_moments, moved_scores
 from retrac.training.run import Run
+from tiny import PUBLISHED
 
-WAY = AttributeConfig(checkpoints=(6,), plan=PlanConfig(plan_timesteps=2, plan_noises=2))
+WAY = AttributeConfig(PUBLISHED, checkpoints=(6,), plan=PlanConfig(plan_timesteps=2, plan_noises=2))
 
 
 def test_a_sample_that_is_moved_to_where_it_was_keeps_its_scores(tiny_run: Run) -> None:

@@ -21,9 +21,9 @@ from retrac.evaluation.removing import Model, Removing
 from retrac.evaluation.thinned import Thinned, train_without
 from retrac.training.ledger import Ledger
 from retrac.training.run import Run
-from tiny import TINY, weights
+from tiny import PUBLISHED, TINY, weights
 
-WAY = AttributeConfig(checkpoints=(6,), plan=PlanConfig(plan_timesteps=2, plan_noises=2))
+WAY = AttributeConfig(PUBLISHED, checkpoints=(6,), plan=PlanConfig(plan_timesteps=2, plan_noises=2))
 FEW = RemovalConfig(k=3, queries_used=2, random_draws=2, loss_timesteps=4, loss_noises=2)
 PIXELS = "pixels-query-01"
 

@@ -25,6 +25,7 @@ from retrac.training.conditioning import numbered
 from retrac.training.config import AdoptConfig
 from retrac.training.run import Run
 from retrac.training.trained import TrainedRun
+from tiny import PUBLISHED
 
 DIGITS = DatasetConfig(dataset="digits", resolution=8, limit=24)
 PLAN = PlanConfig(3, 2)
@@ -346,7 +347,7 @@ def test_events_that_a_ledger_drew_are_those_of_the_epochs_between_checkpoints(
     plain: AdoptedRun, tmp_path: Path
 ) -> None:
     run = adopt(replace(plain.config, epochs=(3, 7)), tmp_path / "run")
-    found = attribute(run, "train:1", replay="all", plan=PLAN)
+    found = attribute(run, "train:1", PUBLISHED, replay="all", plan=PLAN)
     timesteps = found.dataset["train_timestep"].values
     for place, epochs in enumerate((range(3), range(3, 7))):
         expected = [run.ledger.events(epoch, range(24), run.shape).timesteps for epoch in epochs]

@@ -25,6 +25,7 @@ from retrac.training.adopted import AdoptedRun, adopt
 from retrac.training.config import AdoptConfig
 from retrac.training.run import Run
 from text_pipelines import STEPS, TOKENS, TOLD_TEXTS, lora, opened, text_pipeline
+from tiny import PUBLISHED
 
 DIGITS = DatasetConfig(dataset="digits", resolution=16, limit=6)
 PLAN = PlanConfig(3, 2)
@@ -45,7 +46,7 @@ def test_scores_are_those_of_the_plain_loop(tmp_path: Path, name: str, with_lora
     changes = {"density": "logit-normal", "weighting": "cosine-map"} if flow else {"drop": 0.5}
     run = adopted(tmp_path, name, with_lora, **changes)
     queries = open_queries(run, QueryConfig("generated:2", query_labels=("3", "b c")))
-    found = attribute(run, queries, replay="all", plan=PLAN).contributions
+    found = attribute(run, queries, PUBLISHED, replay="all", plan=PLAN).contributions
     for place, method in enumerate(("tracin", "retrac")):
         assert_close(found.values[place], expected_scores(run, queries, PLAN, method))
 
@@ -228,7 +229,7 @@ def test_a_picture_needs_a_prompt(adapted: AdoptedRun, tmp_path: Path) -> None:
     to_pil(adapted.dataset.images[0]).save(tmp_path / "one.png")
     asked = open_queries(adapted, str(tmp_path / "one.png"))
     with pytest.raises(RetracError, match="give a query's by --query-labels"):
-        attribute(adapted, asked, plan=PLAN)
+        attribute(adapted, asked, PUBLISHED, plan=PLAN)
     named = open_queries(adapted, QueryConfig(str(tmp_path / "one.png"), query_labels=("x y",)))
     assert attribute(adapted, named, ("tracin",), plan=PLAN).scores.shape == (1, 1, 6)
 

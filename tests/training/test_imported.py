@@ -38,6 +38,7 @@ from retrac.training.imported import ImportedRun, import_published
 from retrac.training.ledger import Ledger
 from retrac.training.run import Run
 from retrac.training.trained import TrainedRun
+from tiny import PUBLISHED
 
 PLAN = PlanConfig(3, 2)
 FILES = ("ckpt_2_5.pth", "ckpt_4_5.pth")
@@ -147,12 +148,14 @@ def test_the_schedule_is_the_published_one(runs: dict[str, ImportedRun]) -> None
 def test_only_recorded_epochs_are_replayed(runs: dict[str, ImportedRun]) -> None:
     """A checkpoint's last epoch, and those of checkpoints that are left out."""
     run = runs["recorded"]
-    last, every = (attribute(run, "train:1", replay=how, plan=PLAN) for how in ("last", "all"))
+    last, every = (
+        attribute(run, "train:1", PUBLISHED, replay=how, plan=PLAN) for how in ("last", "all")
+    )
     np.testing.assert_array_equal(last.contributions.values, every.contributions.values)
     weights = last.dataset["train_weight"].values
     expected = [EVERY / BATCH] * TRAINED + [0] * (SAMPLES - TRAINED)
     assert weights.tolist() == [expected, expected]
-    one = attribute(run, "train:1", replay="all", checkpoints=(4,), plan=PLAN)
+    one = attribute(run, "train:1", PUBLISHED, replay="all", checkpoints=(4,), plan=PLAN)
     timesteps = one.dataset["train_timestep"].values[0]
     own = [run.shown(epoch, np.arange(SAMPLES)).timesteps for epoch in (1, 3)]
     assert (timesteps[:TRAINED] == torch.stack(own, 1)[:TRAINED].numpy()).all()
@@ -165,7 +168,9 @@ def test_only_recorded_epochs_are_replayed(runs: dict[str, ImportedRun]) -> None
     assert one.dataset["train_weight"].values[0, 0] == 2 * EVERY / BATCH
     with pytest.raises(RetracError, match="no events of epoch 2 were recorded"):
         run.shown(2, np.arange(3))
-    fresh = attribute(runs["fresh"], "train:1", replay="all", checkpoints=(4,), plan=PLAN)
+    fresh = attribute(
+        runs["fresh"], "train:1", PUBLISHED, replay="all", checkpoints=(4,), plan=PLAN
+    )
     assert fresh.dataset["train_timestep"].shape == (1, SAMPLES, 4)
 
 
@@ -196,7 +201,7 @@ def test_the_files_are_not_needed_afterwards_and_the_same_call_opens(
     shutil.rmtree(own)
     again = Run.open(tmp_path / "run")
     assert isinstance(again, ImportedRun) and again.identity == run.identity
-    assert attribute(again, "train:1", plan=PLAN).dataset["score"].notnull().all()
+    assert attribute(again, "train:1", PUBLISHED, plan=PLAN).dataset["score"].notnull().all()
     with pytest.raises(RetracError, match="was adopted or imported"):
         TrainedRun.open(again.path)
 
@@ -239,7 +244,7 @@ def test_a_sample_without_an_event_at_one_checkpoint_counts_nothing_there(
     torch.save({**content, **changed}, own / FILES[0])
     run = import_published(own, ImportConfig(data), tmp_path / "run")
     assert run.facts["samples without an event"] == SAMPLES - TRAINED + BATCH
-    scores = attribute(run, "train:1", plan=PLAN).contributions.values
+    scores = attribute(run, "train:1", PUBLISHED, plan=PLAN).contributions.values
     assert (scores[:, 0, 0, lacking] == 0).all() and (scores[:, 1, 0, lacking] != 0).all()
 
 

@@ -20,6 +20,7 @@ from retrac.diffusion.shown import Seen
 from retrac.errors import RetracError
 from retrac.training.own import OwnRun, adopt_module
 from retrac.training.run import Run
+from tiny import PUBLISHED
 
 DIGITS = DatasetConfig(dataset="digits", resolution=8, limit=12)
 PLAN = PlanConfig(3, 2)
@@ -78,23 +79,26 @@ def own(tmp_path: Path) -> OwnRun:
 
 def test_scores_are_those_of_the_plain_loop(own: OwnRun) -> None:
     queries = retrac.open_queries(own, "train:2")
-    found = attribute(own, queries, replay="all", plan=PLAN).contributions
+    found = attribute(own, queries, PUBLISHED, replay="all", plan=PLAN).contributions
     for place, method in enumerate(("tracin", "retrac")):
         assert_close(found.values[place], expected_scores(own, queries, PLAN, method))
 
 
 def test_replay_is_told_as_a_number_too(own: OwnRun) -> None:
-    one, other = (attribute(own, "train:1", replay=count, plan=PLAN) for count in (2, "2"))
+    one, other = (
+        attribute(own, "train:1", PUBLISHED, replay=count, plan=PLAN) for count in (2, "2")
+    )
     assert np.array_equal(one.scores, other.scores)
     with pytest.raises(RetracError, match="a number of epochs, not '0'"):
-        attribute(own, "train:1", replay=0, plan=PLAN)
+        attribute(own, "train:1", PUBLISHED, replay=0, plan=PLAN)
 
 
 def test_events_count_by_the_learning_rate_at_which_they_came(own: OwnRun, tmp_path: Path) -> None:
     rated = adopt_module(tmp_path / "rated", **given(tmp_path, events=3, learning_rates=(0.5, 2)))
     assert rated.identity != own.identity
     same, found = (
-        attribute(run, "train:2", replay="all", plan=PLAN).contributions for run in (own, rated)
+        attribute(run, "train:2", PUBLISHED, replay="all", plan=PLAN).contributions
+        for run in (own, rated)
     )
     assert_close(found.values[:, 0], 0.5 * same.values[:, 0])
     assert_close(found.values[:, 1], 2 * same.values[:, 1])
@@ -114,12 +118,12 @@ def test_parameters_that_are_left_frozen_do_not_count(own: OwnRun, tmp_path: Pat
 
     options = given(tmp_path, events=3, load=load_frozen, version="frozen")
     frozen = adopt_module(tmp_path / "frozen", **options)
-    found = attribute(frozen, "train:2", plan=PLAN)
-    expected = attribute(own, "train:2", plan=PLAN, parameters="^outer")
+    found = attribute(frozen, "train:2", PUBLISHED, plan=PLAN)
+    expected = attribute(own, "train:2", PUBLISHED, plan=PLAN, parameters="^outer")
     assert_close(found.contributions.values, expected.contributions.values)
-    assert not np.allclose(found.scores, attribute(own, "train:2", plan=PLAN).scores)
-    everything = attribute(frozen, "train:2", plan=PLAN, parameters="all").scores
-    assert_close(everything.values, attribute(own, "train:2", plan=PLAN).scores.values)
+    assert not np.allclose(found.scores, attribute(own, "train:2", PUBLISHED, plan=PLAN).scores)
+    everything = attribute(frozen, "train:2", PUBLISHED, plan=PLAN, parameters="all").scores
+    assert_close(everything.values, attribute(own, "train:2", PUBLISHED, plan=PLAN).scores.values)
 
 
 def test_a_network_may_see_what_a_function_makes_of_images(tmp_path: Path) -> None:
@@ -138,7 +142,7 @@ def test_a_network_may_see_what_a_function_makes_of_images(tmp_path: Path) -> No
     expected = torch.where(events.flips.view(-1, 1, 1, 1), pixels.flip(-1), pixels)
     assert torch.equal(shown.seen.clean, halved(expected))
     queries = retrac.open_queries(run, "train:2")
-    found = attribute(run, queries, replay="all", plan=PLAN).contributions
+    found = attribute(run, queries, PUBLISHED, replay="all", plan=PLAN).contributions
     for place, method in enumerate(("tracin", "retrac")):
         assert_close(found.values[place], expected_scores(run, queries, PLAN, method))
     flat = adopt_module(tmp_path / "flat", **given(tmp_path, encode=lambda images: images.mean(1)))
@@ -155,15 +159,15 @@ def test_frozen_modules_are_scored_where_parameters_are_asked_for(
     options = given(tmp_path, events=3, load=load_frozen, version="frozen")
     frozen = adopt_module(tmp_path / "frozen", **options)
     with pytest.raises(RetracError, match="leaves no parameter trainable"):
-        attribute(frozen, "train:1", plan=PLAN)
-    found = attribute(frozen, "train:1", plan=PLAN, parameters="all").scores
-    assert_close(found.values, attribute(own, "train:1", plan=PLAN).scores.values)
+        attribute(frozen, "train:1", PUBLISHED, plan=PLAN)
+    found = attribute(frozen, "train:1", PUBLISHED, plan=PLAN, parameters="all").scores
+    assert_close(found.values, attribute(own, "train:1", PUBLISHED, plan=PLAN).scores.values)
 
 
 def test_regions_are_refused(own: OwnRun) -> None:
     queries = replace(retrac.open_queries(own, "train:1"), masks=np.ones((1, 8, 8), bool))
     with pytest.raises(RetracError, match="leave out the mask"):
-        attribute(own, queries, plan=PLAN)
+        attribute(own, queries, PUBLISHED, plan=PLAN)
 
 
 def test_events_of_a_ledger_are_replayed(tmp_path: Path) -> None:
@@ -183,7 +187,7 @@ def test_events_of_a_ledger_are_replayed(tmp_path: Path) -> None:
 
 def test_everything_else_can_be_asked(own: OwnRun) -> None:
     build_index(own, retrac_index())
-    assert attribute(own, "train:1", plan=PLAN, index=True).scores.shape == (2, 1, 12)
+    assert attribute(own, "train:1", PUBLISHED, plan=PLAN, index=True).scores.shape == (2, 1, 12)
     assert retrac.self_influence(own, plan=PLAN).ranked("tracin", 3)
 
 

@@ -135,14 +135,16 @@ class FeaturePlan:
         self, model: nn.Module, sides: dict[str, Sides], whole: Sizes, queries: int
     ) -> list[Sizes]:
         """All layers, in as many lots as memory takes; one where methods take them together."""
-        copies = len(self.measurements) * (self.source.parts + 2)
+        first = next(model.parameters())
+        width = torch.promote_types(first.dtype, torch.float32).itemsize
+        copies = width * len(self.measurements) * (self.source.parts + 2)
         images = self.scorer.run.size + queries
-        room = budget_of(self.scorer.config.compute, next(model.parameters()).device) // 2
+        room = budget_of(self.scorer.config.compute, first.device) // 2
         lots: list[dict[str, tuple[int, int]]] = [{}]
         held = 0
         parameters = list(whole)
         for place in blocks_by_layer(sides, whole).values():
-            need = 4 * copies * images * (place.stop - place.start)
+            need = copies * images * (place.stop - place.start)
             if held and held + need > room:
                 lots.append({})
                 held = 0

@@ -20,7 +20,7 @@ class Features:
     """Of S images in one bin, by part of their draws.
 
     Attributes:
-        sums: float32 `[R, G, S, d]`, of the gradients of each of R measurements.
+        sums: `[R, G, S, d]`, of the gradients of each of R measurements; float32 or wider.
         counts: int64 `[G, S]`, draws.
     """
 
@@ -80,12 +80,13 @@ def features(
     Raises:
         RetracError: a gradient that is not finite; the image is named.
     """
-    device = next(model.parameters()).device
-    sums: Tensor | None = None
+    weights = next(model.parameters())
+    wide = torch.promote_types(weights.dtype, torch.float32)
+    sums = torch.zeros(len(measurements), parts * images, size, dtype=wide)
     counts = torch.zeros(parts, images, dtype=torch.int64)
     group = max(size for size in range(1, min(group, most) + 1) if group % size == 0)
     for some in _passes(rows, most // group * group):
-        batch = some.batch.on(device)
+        batch = some.batch.on(weights.device)
         measured = partial(objective.measure, model, *batch, measurements)
         found = viewed(model, measured, projection, group)
         place = some.part[::group] * images + some.image[::group]
@@ -96,13 +97,9 @@ def features(
                     f"the gradient of {names(int(some.image[broken * group]))} is not finite; "
                     "leave that checkpoint out with --checkpoints"
                 )
-            if sums is None:
-                sums = torch.zeros(len(measurements), parts * images, values.shape[1])
-            sums[number].index_add_(0, place, values.float().cpu())
+            sums[number].index_add_(0, place, values.to(sums))
         counts.view(-1).index_add_(0, place, torch.full_like(place, group))
         advance(some.batch.size)
-    if sums is None:  # no event at all fell into this bin
-        sums = torch.zeros(len(measurements), parts * images, size)
     return Features(sums.unflatten(1, (parts, images)), counts)
 
 

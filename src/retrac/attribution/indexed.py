@@ -214,10 +214,10 @@ def stored_under(index: Index, methods: Sequence[Method]) -> list[int]:
     """Places in an index of the methods' weights.
 
     Raises:
-        RetracError: it lacks one.
+        RetracError: it lacks one, or a method takes more than products of sketches.
     """
     for method in methods:
-        if method.weight.__name__ not in index.weights:
+        if method.parameter_metric is not None or method.weight.__name__ not in index.weights:
             raise RetracError(
                 f"{index.path} does not hold what {method.name!r} needs: score it without --index"
             )

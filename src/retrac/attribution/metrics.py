@@ -104,11 +104,11 @@ def damped_inverse(samples: "Tensor", damping: float) -> Transform:
     import torch
 
     count, size = samples.shape
-    strength = float(damping * samples.square().sum(dtype=torch.float64) / count)
-    if strength == 0:
-        return torch.zeros_like
     primal = size <= count
     gram = (samples.mT @ samples if primal else samples @ samples.mT).double()
+    strength = damping * float(gram.diagonal().sum()) / count  # both have the same trace
+    if strength == 0:
+        return torch.zeros_like
     gram.diagonal().add_(strength)
     factor = torch.linalg.cholesky(gram)
 

@@ -5,7 +5,7 @@ import, as the records of methods are.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from retrac.diffusion.shown import Shown
     from retrac.gradients.curvature import EKFAC
     from retrac.gradients.layout import Directions
+    from retrac.training.run import Run
 
 Turn: TypeAlias = "Callable[[Directions], Directions]"
 
@@ -148,10 +149,13 @@ def curvature(scorer: "Scorer", model: "nn.Module", replay: "Replay") -> "EKFAC"
     from retrac.training.state import read_tensors
 
     run, epoch = scorer.run, replay.checkpoint.epoch
-    told = digest(run.identity, scorer.pattern, EIGENBASIS_EVENTS, EIGENVALUE_EVENTS)[:12]
-    path = run.path / CURVATURE / f"epoch-{epoch:04d}-{told}.safetensors"
+    precision = scorer.config.compute.precision
+    about = (run.identity, scorer.pattern, precision, EIGENBASIS_EVENTS, EIGENVALUE_EVENTS)
+    path = run.path / CURVATURE / f"epoch-{epoch:04d}-{digest(*about)[:12]}.safetensors"
     if path.is_file():
-        return EKFAC.of_state(read_tensors(path))
+        device = next(model.parameters()).device
+        state = {name: tensor.to(device) for name, tensor in read_tensors(path).items()}
+        return EKFAC.of_state(state)
     batch = scorer.rows(model)
     known = run.known_epochs(range(epoch))
     rounds = [known[-EIGENBASIS_EVENTS:], known[-EIGENBASIS_EVENTS - EIGENVALUE_EVENTS :]]
@@ -160,13 +164,13 @@ def curvature(scorer: "Scorer", model: "nn.Module", replay: "Replay") -> "EKFAC"
     with progress("curvature", total, "gradients") as advance:
         covariances = Covariances()
         try:
-            for number, shown in _batches(scorer, rounds[0], batch):
-                measured = partial(sampled_loss, scorer, model, shown, number)
+            for shown, noise in _batches(run, rounds[0], batch, first=True):
+                measured = partial(sampled_loss, scorer, model, shown, noise)
                 per_sample_gradients(model, measured, covariances)
                 advance(shown.size)
             eigenvalues = Eigenvalues(covariances.bases())
-            for number, shown in _batches(scorer, rounds[1], batch):
-                measured = partial(sampled_loss, scorer, model, shown, -1 - number)
+            for shown, noise in _batches(run, rounds[1], batch, first=False):
+                measured = partial(sampled_loss, scorer, model, shown, noise)
                 per_sample_gradients(model, measured, eigenvalues)
                 advance(shown.size)
         except CoverageError as error:
@@ -178,35 +182,44 @@ def curvature(scorer: "Scorer", model: "nn.Module", replay: "Replay") -> "EKFAC"
     return found
 
 
-def sampled_loss(scorer: "Scorer", model: "nn.Module", shown: "Shown", number: int) -> "Tensor":
+def sampled_loss(scorer: "Scorer", model: "nn.Module", shown: "Shown", noise: "Tensor") -> "Tensor":
     """Scalars `[B]` whose gradients have the Fisher information of the output as second moment.
 
-    With ξ = target - output standard normal, `⟨ξ, output⟩` times √(2/D), D the numbers of an
-    output: the mean square error's.
+    `⟨ξ, output⟩` times √(2/D), D the numbers of an output: the mean square error's.
+
+    Args:
+        scorer: of the run.
+        model: the network.
+        shown: B events.
+        noise: ξ = target - output, standard normal, `[B, …]`.
     """
-    import torch
-
     from retrac.diffusion.measurements import Predicted
-
-    given = shown.on(next(model.parameters()).device)
-    stream = torch.Generator().manual_seed((scorer.run.ledger.seed + 7919 * number) % 2**63)
 
     def sampled(predicted: Predicted) -> "Tensor":
         output = predicted.output
-        noise = torch.randn(output.shape, generator=stream).to(output)
         size = math.prod(output.shape[1:])
-        return (output * noise).flatten(1).sum(1) * math.sqrt(2 / size)
+        return (output * noise.to(output)).flatten(1).sum(1) * math.sqrt(2 / size)
 
     measurement: Measurement = sampled
+    given = shown.on(next(model.parameters()).device)
     return scorer.run.objective.measure(model, *given, (measurement,))[0]
 
 
 def _batches(
-    scorer: "Scorer", epochs: "np.ndarray | list[int]", size: int
-) -> "Iterator[tuple[int, Shown]]":
-    number = 0
+    run: "Run", epochs: "Sequence[int]", size: int, first: bool
+) -> "Iterator[tuple[Shown, Tensor]]":
+    """Events, and for each a ξ that depends on nothing but the event and the round."""
+    import torch
+
+    every = np.arange(run.size)
     for epoch in epochs:
-        every = np.arange(scorer.run.size)
         for start in range(0, len(every), size):
-            yield number, scorer.run.shown(int(epoch), every[start : start + size])
-            number += 1
+            shown = run.shown(epoch, every[start : start + size])
+            shape = shown.noise.shape[1:]
+            noise = [
+                np.random.default_rng([run.ledger.seed, epoch, sample, int(first)]).standard_normal(
+                    shape, dtype=np.float32
+                )
+                for sample in every[start : start + size].tolist()
+            ]
+            yield shown, torch.from_numpy(np.stack(noise))

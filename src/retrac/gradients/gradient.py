@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from retrac.gradients.inputs import EVERY, Factors, Inputs, Plain
+from retrac.gradients.inputs import EVERY, Factors, Inputs, Plain, times
 from retrac.gradients.layout import Layout
 from retrac.gradients.routes import (
     Shape,
@@ -178,7 +178,7 @@ class Factored:
     def project(self, left: Tensor | None, right: Tensor | None) -> "Factored":
         """Both sides multiplied by such matrices; the layout is no longer theirs."""
         inputs = self.inputs if left is None else self.inputs.project(left)
-        b = self.b if right is None else self.b @ right
+        b = self.b if right is None else times(self.b, right)
         return replace(self, inputs=inputs, b=b)
 
     def second_moments(self) -> tuple[Tensor, Tensor]:

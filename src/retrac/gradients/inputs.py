@@ -1,9 +1,10 @@
 """What a layer saw at each of its positions, copied out only where it is about to be contracted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -107,7 +108,7 @@ class Plain:
 
     def project(self, matrix: Tensor) -> "Plain":
         """The numbers of each position multiplied by a matrix `[I, k]`."""
-        return Plain(self.values @ matrix)
+        return Plain(times(self.values, matrix))
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,19 +189,9 @@ class Patches:
 
     def project(self, matrix: Tensor) -> "Patches":
         """The channels of each pixel multiplied by a matrix `[C/G, k]`; k·G channels are left."""
-        batch, _, height, width = self.images.shape
-        pixels = self.images.permute(0, 2, 3, 1).reshape(batch, height, width, self.groups, -1)
-        images = (pixels @ matrix).flatten(3).permute(0, 3, 1, 2)
-        return Patches(
-            images,
-            self.size,
-            self.kernel,
-            self.stride,
-            self.dilation,
-            self.padding,
-            self.mode,
-            self.groups,
-        )
+        pixels = self.images.flatten(2).unflatten(1, (self.groups, -1)).mT
+        channels = times(pixels, matrix).mT.flatten(1, 2)
+        return replace(self, images=channels.unflatten(2, self.images.shape[2:]))
 
     @property
     def _rows(self) -> int:
@@ -210,27 +201,31 @@ class Patches:
 
     def _patches(self, samples: slice) -> Tensor:
         """`[s, G, h·w, kh·kw·C/G]`."""
-        pixels = self._pixels(samples)
-        batch = len(pixels)
-        sample, line, column, _ = pixels.stride()
-        (down, right), (apart_y, apart_x) = self.stride, self.dilation
-        windows = pixels.as_strided(
-            (batch, self.groups, *self.size, *self.kernel, self.channels),
+        images = self._padded(samples)
+        positions_first = self.channels > self.size[1]
+        if positions_first:
+            images = images.contiguous(memory_format=torch.channels_last)
+        sample, channel, line, column = images.stride()
+        windows = images.as_strided(
+            (len(images), self.groups, *self.kernel, self.channels, *self.size),
             (
                 sample,
-                self.channels,
-                line * down,
-                column * right,
-                line * apart_y,
-                column * apart_x,
-                1,
+                channel * self.channels,
+                line * self.dilation[0],
+                column * self.dilation[1],
+                channel,
+                line * self.stride[0],
+                column * self.stride[1],
             ),
         )
-        return windows.reshape(batch, self.groups, self.size[0] * self.size[1], -1)
+        # Copied as they lie in memory: in runs of channels or of pixels, whichever are longer.
+        if positions_first:
+            return windows.permute(0, 1, 5, 6, 2, 3, 4).flatten(4).flatten(2, 3)
+        return windows.flatten(5).flatten(2, 4).mT
 
     def _strips(self, samples: slice) -> Tensor:
         """What a row of the kernel sees on every line of the images, `[s, G, h', w, kw·C/G]`."""
-        pixels = self._pixels(samples)
+        pixels = self._padded(samples).permute(0, 2, 3, 1).contiguous()
         sample, line, column, _ = pixels.stride()
         windows = pixels.as_strided(
             (len(pixels), self.groups, self._rows, self.size[1], self.kernel[1], self.channels),
@@ -238,12 +233,18 @@ class Patches:
         )
         return windows.reshape(*windows.shape[:4], -1)
 
-    def _pixels(self, samples: slice) -> Tensor:
-        """The padded images with channels last."""
+    def _padded(self, samples: slice) -> Tensor:
+        """The images with what the kernel sees beyond their edges."""
         images = self.images[samples]
-        if any(self.padding):
-            images = F.pad(images, self.padding, mode=self.mode)
-        return images.permute(0, 2, 3, 1).contiguous()
+        return F.pad(images, self.padding, mode=self.mode) if any(self.padding) else images
+
+
+def times(values: Tensor, matrix: Tensor) -> Tensor:
+    """Numbers of positions `[B, G, P, I]` times a matrix `[I, k]`, `[B, G, P, k]`, without a copy
+    of those that lie in memory position by position for each number."""
+    if values.stride(2) == 1 < values.shape[2]:
+        return (matrix.T @ values.mT).mT
+    return values @ matrix
 
 
 def _side_by_side(side: Tensor, group: int) -> Tensor:

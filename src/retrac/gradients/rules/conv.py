@@ -13,8 +13,8 @@ def conv2d(layer: nn.Conv2d, call: Call, output_gradient: Tensor) -> dict[str, G
     """Any stride, padding, dilation and groups."""
     groups = layer.groups
     batch, outputs, height, width = output_gradient.shape
-    pixels = output_gradient.permute(0, 2, 3, 1).reshape(batch, height * width, outputs)
-    b = pixels.unflatten(2, (groups, -1)).transpose(1, 2)
+    pixels = output_gradient.reshape(batch, outputs, height * width)
+    b = pixels.unflatten(1, (groups, -1)).mT  # as they lie in memory, whichever way
     inputs = _inputs(layer, call.input, (height, width))
     (down, right), bands = layer.kernel_size, inputs.bands
     # Channels last, as pixels lie in memory.
@@ -26,15 +26,14 @@ def conv2d(layer: nn.Conv2d, call: Call, output_gradient: Tensor) -> dict[str, G
     weight = Factored(inputs, b, layout)
     gradients: dict[str, Gradient] = {"weight": weight}
     if layer.bias is not None and layer.bias.requires_grad:
-        gradients["bias"] = Dense(pixels.sum(1), Layout.of(layer.bias))
+        gradients["bias"] = Dense(pixels.sum(2), Layout.of(layer.bias))
     return gradients
 
 
 def _inputs(layer: nn.Conv2d, images: Tensor, size: tuple[int, int]) -> Inputs:
     padding = tuple(layer._reversed_padding_repeated_twice)
     if tuple(layer.kernel_size) == tuple(layer.stride) == (1, 1) and not any(padding):
-        pixels = images.permute(0, 2, 3, 1).flatten(1, 2)
-        return Plain(pixels.unflatten(2, (layer.groups, -1)).transpose(1, 2))
+        return Plain(images.flatten(2).unflatten(1, (layer.groups, -1)).mT)
     return Patches(
         images,
         size,

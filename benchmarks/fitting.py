@@ -1,0 +1,61 @@
+"""What it costs to fit a metric to the features of 50,000 samples, and to put a query to it.
+
+    python -m benchmarks.fitting
+
+Random features stand in for real ones, which cost the same. Writes benchmarks/results/fitting.json.
+"""
+
+import platform
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from retrac.attribution.metrics import DampedKernel
+from retrac.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+CASES = {"32 layers of 256 numbers": (32, 256), "one block of 8,192 numbers": (1, 8192)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    samples: int = 50_000
+    queries: int = 48
+
+    def __call__(self) -> None:
+        rows: list[dict[str, Any]] = []
+        for name, (blocks, size) in CASES.items():
+            generator = torch.Generator().manual_seed(0)
+            samples = torch.randn(self.samples, blocks * size, generator=generator)
+            queries = torch.randn(self.queries, blocks * size, generator=generator)
+            layers = [slice(at, at + size) for at in range(0, blocks * size, size)]
+            begun = time.perf_counter()
+            transform = DampedKernel(0.3, by_layer=blocks > 1).fit(samples, layers)
+            fitted = time.perf_counter()
+            scores = transform(queries) @ samples.mT
+            ended = time.perf_counter()
+            assert scores.shape == (self.queries, self.samples)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            row = {
+                "features": name,
+                "samples": self.samples,
+                "fit seconds": fitted - begun,
+                "seconds of all queries": ended - fitted,
+                "queries": self.queries,
+                "peak GB of the process so far": peak,
+            }
+            rows.append(row)
+            print(row, flush=True)
+        write_json(
+            RESULTS / "fitting.json",
+            {"processor": platform.processor(), "threads": torch.get_num_threads(), "rows": rows},
+        )
+
+
+if __name__ == "__main__":
+    tyro.cli(Settings)()

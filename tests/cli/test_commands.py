@@ -132,6 +132,15 @@ def test_every_way_to_score_has_a_folder_of_its_own(retrac: Command, own_run: Pa
     ]
 
 
+def test_who_chooses_no_methods_gets_three(retrac: Command, own_run: Path) -> None:
+    few = ("--draws", "small", "--layer-numbers", 8)
+    told = retrac("attribute", own_run, "--queries", "train:1", *SMALL, *few)
+    assert told.code == 0, told.err
+    assert all(title in told.out for title in ("Kernel ReTrac", "ReTrac", "TracIn"))
+    found = Attribution.open(own_run / "attributions/train-1-small-8")
+    assert found.methods == ("kernel-retrac", "retrac", "tracin")
+
+
 def test_attribute_tells_how_sure_it_is(retrac: Command, own_run: Path) -> None:
     ask = ("attribute", own_run, "--queries", "train:2", "--methods", "retrac", *SMALL)
     told = retrac(*ask)

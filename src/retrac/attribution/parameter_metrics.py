@@ -133,7 +133,7 @@ BETA2, EPS = 0.999, 1e-8
 
 
 def curvature(scorer: "Scorer", model: "nn.Module", replay: "Replay") -> "EKFAC":
-    """The curvature at a checkpoint, from the run's folder if it is there.
+    """The curvature at a checkpoint, from the run's folder; fitted if it is not there.
 
     Raises:
         RetracError: a layer is too wide, a file is damaged, or no space is left.
@@ -142,21 +142,30 @@ def curvature(scorer: "Scorer", model: "nn.Module", replay: "Replay") -> "EKFAC"
 
     from retrac.files import write_whole
     from retrac.fingerprints import digest
-    from retrac.gradients.coverage import CoverageError
-    from retrac.gradients.curvature import EKFAC, Covariances, Eigenvalues
-    from retrac.gradients.tape import per_sample_gradients
-    from retrac.progress import progress
+    from retrac.gradients.curvature import EKFAC
     from retrac.training.state import read_tensors
 
     run, epoch = scorer.run, replay.checkpoint.epoch
     precision = scorer.config.compute.precision
     about = (run.identity, scorer.pattern, precision, EIGENBASIS_EVENTS, EIGENVALUE_EVENTS)
     path = run.path / CURVATURE / f"epoch-{epoch:04d}-{digest(*about)[:12]}.safetensors"
-    if path.is_file():
-        device = next(model.parameters()).device
-        state = {name: tensor.to(device) for name, tensor in read_tensors(path).items()}
-        return EKFAC.of_state(state)
-    batch = scorer.rows(model)
+    if not path.is_file():
+        fitted = _fitted(scorer, model, epoch)
+        path.parent.mkdir(exist_ok=True)
+        with write_whole(path) as temporary:
+            save_file(fitted.state(), temporary)
+    device = next(model.parameters()).device
+    return EKFAC.of_state({name: each.to(device) for name, each in read_tensors(path).items()})
+
+
+def _fitted(scorer: "Scorer", model: "nn.Module", epoch: int) -> "EKFAC":
+    """Fitted at the last events before a checkpoint."""
+    from retrac.gradients.coverage import CoverageError
+    from retrac.gradients.curvature import Covariances, Eigenvalues
+    from retrac.gradients.tape import per_sample_gradients
+    from retrac.progress import progress
+
+    run, batch = scorer.run, scorer.rows(model)
     known = run.known_epochs(range(epoch))
     rounds = [known[-EIGENBASIS_EVENTS:], known[-EIGENBASIS_EVENTS - EIGENVALUE_EVENTS :]]
     rounds[1] = rounds[1][:EIGENVALUE_EVENTS]
@@ -175,11 +184,7 @@ def curvature(scorer: "Scorer", model: "nn.Module", replay: "Replay") -> "EKFAC"
                 advance(shown.size)
         except CoverageError as error:
             raise RetracError(f"no curvature of this network: {error}") from error
-    found = eigenvalues.ekfac()
-    path.parent.mkdir(exist_ok=True)
-    with write_whole(path) as temporary:
-        save_file(found.state(), temporary)
-    return found
+    return eigenvalues.ekfac()
 
 
 def sampled_loss(scorer: "Scorer", model: "nn.Module", shown: "Shown", noise: "Tensor") -> "Tensor":

@@ -6,6 +6,7 @@ import, as the records of methods are.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from retrac.attribution.scorer import Scorer
     from retrac.diffusion.measurements import Measurement
     from retrac.diffusion.shown import Shown
-    from retrac.gradients.curvature import EKFAC
+    from retrac.gradients.curvature import EKFAC, Covariances, Eigenvalues
     from retrac.gradients.layout import Directions
     from retrac.training.run import Run
 
@@ -141,45 +142,77 @@ def curvature(scorer: "Scorer", model: "nn.Module", replay: "Replay") -> "EKFAC"
     from safetensors.torch import save_file
 
     from retrac.files import write_whole
-    from retrac.fingerprints import digest
-    from retrac.gradients.coverage import CoverageError
     from retrac.gradients.curvature import EKFAC, Covariances, Eigenvalues
-    from retrac.gradients.tape import per_sample_gradients
     from retrac.progress import progress
     from retrac.training.state import read_tensors
 
-    run, epoch = scorer.run, replay.checkpoint.epoch
-    precision = scorer.config.compute.precision
-    about = (run.identity, scorer.pattern, precision, EIGENBASIS_EVENTS, EIGENVALUE_EVENTS)
-    path = run.path / CURVATURE / f"epoch-{epoch:04d}-{digest(*about)[:12]}.safetensors"
+    run, path = scorer.run, curvature_place(scorer, replay)
     if path.is_file():
         device = next(model.parameters()).device
         state = {name: tensor.to(device) for name, tensor in read_tensors(path).items()}
         return EKFAC.of_state(state)
     batch = scorer.rows(model)
-    known = run.known_epochs(range(epoch))
-    rounds = [known[-EIGENBASIS_EVENTS:], known[-EIGENBASIS_EVENTS - EIGENVALUE_EVENTS :]]
-    rounds[1] = rounds[1][:EIGENVALUE_EVENTS]
+    rounds = curvature_rounds(run, replay.checkpoint.epoch)
     total = run.size * sum(map(len, rounds))
-    with progress("curvature", total, "gradients") as advance:
+    with progress("curvature", total, "gradients") as advance, refusing_uncovered():
         covariances = Covariances()
-        try:
-            for shown, noise in _batches(run, rounds[0], batch, first=True):
-                measured = partial(sampled_loss, scorer, model, shown, noise)
-                per_sample_gradients(model, measured, covariances)
-                advance(shown.size)
-            eigenvalues = Eigenvalues(covariances.bases())
-            for shown, noise in _batches(run, rounds[1], batch, first=False):
-                measured = partial(sampled_loss, scorer, model, shown, noise)
-                per_sample_gradients(model, measured, eigenvalues)
-                advance(shown.size)
-        except CoverageError as error:
-            raise RetracError(f"no curvature of this network: {error}") from error
+        for shown, noise in curvature_events(run, rounds[0], batch, first=True):
+            observe(scorer, model, shown, noise, covariances)
+            advance(shown.size)
+        eigenvalues = Eigenvalues(covariances.bases())
+        for shown, noise in curvature_events(run, rounds[1], batch, first=False):
+            observe(scorer, model, shown, noise, eigenvalues)
+            advance(shown.size)
     found = eigenvalues.ekfac()
     path.parent.mkdir(exist_ok=True)
     with write_whole(path) as temporary:
         save_file(found.state(), temporary)
     return found
+
+
+def curvature_place(scorer: "Scorer", replay: "Replay") -> Path:
+    """The file of a checkpoint's curvature."""
+    from retrac.fingerprints import digest
+
+    run, epoch = scorer.run, replay.checkpoint.epoch
+    precision = scorer.config.compute.precision
+    about = (run.identity, scorer.pattern, precision, EIGENBASIS_EVENTS, EIGENVALUE_EVENTS)
+    return run.path / CURVATURE / f"epoch-{epoch:04d}-{digest(*about)[:12]}.safetensors"
+
+
+def curvature_rounds(run: "Run", epoch: int) -> "tuple[Sequence[int], Sequence[int]]":
+    """Epochs before a checkpoint whose events make the bases, and those that make eigenvalues."""
+    known = run.known_epochs(range(epoch))
+    others = known[-EIGENBASIS_EVENTS - EIGENVALUE_EVENTS :]
+    return known[-EIGENBASIS_EVENTS:], others[:EIGENVALUE_EVENTS]
+
+
+@contextmanager
+def refusing_uncovered() -> Iterator[None]:
+    """Refuse networks that have no curvature by this method.
+
+    Raises:
+        RetracError: in place of a `CoverageError`.
+    """
+    from retrac.gradients.coverage import CoverageError
+
+    try:
+        yield
+    except CoverageError as error:
+        raise RetracError(f"no curvature of this network: {error}") from error
+
+
+def observe(
+    scorer: "Scorer",
+    model: "nn.Module",
+    shown: "Shown",
+    noise: "Tensor",
+    consumer: "Covariances | Eigenvalues",
+) -> None:
+    """Give one pass's gradients to either round; the arguments are those of `sampled_loss`."""
+    from retrac.gradients.tape import per_sample_gradients
+
+    per_sample_gradients(model, partial(sampled_loss, scorer, model, shown, noise), consumer)
 
 
 def sampled_loss(scorer: "Scorer", model: "nn.Module", shown: "Shown", noise: "Tensor") -> "Tensor":
@@ -205,7 +238,7 @@ def sampled_loss(scorer: "Scorer", model: "nn.Module", shown: "Shown", noise: "T
     return scorer.run.objective.measure(model, *given, (measurement,))[0]
 
 
-def _batches(
+def curvature_events(
     run: "Run", epochs: "Sequence[int]", size: int, first: bool
 ) -> "Iterator[tuple[Shown, Tensor]]":
     """Events, and for each a ξ that depends on nothing but the event and the round."""

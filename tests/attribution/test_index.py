@@ -131,7 +131,7 @@ def test_an_index_grows_with_its_run(tmp_path, monkeypatch, stopped):
     first = build_index(run, config)
     before = written(first)
     run = train(tiny(epochs=6), run.path)
-    monkeypatch.setattr("retrac.attribution.estimate.PASSES", 0)
+    monkeypatch.setattr("retrac.attribution.costs.PASSES", 0)
     assert estimate_index(run, config)  # which only looks
     assert Index.open(first.path).config == first.config and written(first) == before
     if stopped:

@@ -12,8 +12,8 @@ import retrac
 from retrac.attribution.asked import pixels
 from retrac.attribution.attribution import Attribution
 from retrac.attribution.config import AttributeConfig, PlanConfig
+from retrac.attribution.curvatures import CURVATURE, curvature
 from retrac.attribution.methods import Draws
-from retrac.attribution.parameter_metrics import CURVATURE, curvature
 from retrac.attribution.queries import open_queries
 from retrac.attribution.scorer import Scorer
 from retrac.diffusion.shown import Seen

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from retrac.attribution.asked import Queries
 from retrac.attribution.draws import Source
-from retrac.attribution.features import Features, features, variants
+from retrac.attribution.features import Features, features, silent, variants
 from retrac.attribution.methods import Method
 from retrac.attribution.metrics import inverse_norms
 from retrac.attribution.parts import Left, Parts
@@ -72,6 +72,15 @@ class FeatureWork:
                 )
         return Left(int(draws + visits > 0), draws, visits)
 
+    def bins_left(self, there: Container[str]) -> int:
+        """Bins that are not scored yet."""
+        return sum(self._bin(which) not in there for which in range(self.source.bins))
+
+    @property
+    def variants(self) -> int:
+        """Ways in which a bin is scored: by all draws, and without each part of them."""
+        return len(list(variants(self.source.parts)))
+
     def do(self, parts: Parts) -> None:
         """Score, bin after bin; what is there is not computed again."""
         todo = self.left(parts.names)
@@ -95,8 +104,8 @@ class FeatureWork:
         parts = Parts(None, {})
         for which in range(self.source.bins):
             for number, layers in enumerate(self.layers):
-                queries = self._query_features(model, which, number, _silent)
-                samples = list(self._sample_features(model, which, number, parts, _silent))
+                queries = self.of_queries(model, which, number, silent)
+                samples = list(self._sample_features(model, which, number, parts, silent))
                 yield queries.mean(), Features.joined(samples).mean(), layers
                 for chunk in self._chunks:
                     parts.drop(self._piece(which, number, chunk))
@@ -110,7 +119,7 @@ class FeatureWork:
         self, model: nn.Module, which: int, number: int, parts: Parts, advance: Callable[..., None]
     ) -> np.ndarray:
         """What one bin and one lot of layers say, `[M, 1 + G, Q, N]`."""
-        asked = self._query_features(model, which, number, advance)
+        asked = self.of_queries(model, which, number, advance)
         held = Features.joined(list(self._sample_features(model, which, number, parts, advance)))
         share = len(self.layers[number]) / sum(map(len, self.layers))
         every = list(variants(held.parts))
@@ -124,9 +133,10 @@ class FeatureWork:
                 scores[place, at] = (share * found).numpy()
         return scores
 
-    def _query_features(
+    def of_queries(
         self, model: nn.Module, which: int, number: int, advance: Callable[..., None]
     ) -> Features:
+        """Features of all queries in one bin and one lot of layers."""
         return features(
             model,
             self.run.objective,
@@ -153,12 +163,12 @@ class FeatureWork:
         for chunk in self._chunks:
             name = self._piece(which, number, chunk)
             if name not in parts:
-                found = self._of_chunk(model, which, number, chunk, advance)
+                found = self.of_samples(model, which, number, chunk, advance)
                 parts.put(name, {"sums": found.sums.numpy(), "counts": found.counts.numpy()})
             piece = parts.get(name)
             yield Features(torch.from_numpy(piece["sums"]), torch.from_numpy(piece["counts"]))
 
-    def _of_chunk(
+    def of_samples(
         self,
         model: nn.Module,
         which: int,
@@ -166,6 +176,7 @@ class FeatureWork:
         chunk: np.ndarray,
         advance: Callable[..., None],
     ) -> Features:
+        """Features of some samples in one bin and one lot of layers."""
         ids = self.run.dataset.ids
         return features(
             model,
@@ -192,10 +203,6 @@ class FeatureWork:
 
     def _piece(self, which: int, number: int, chunk: np.ndarray) -> str:
         return f"{self._bin(which)}-layers-{number:03d}-samples-{chunk[0]:07d}"
-
-
-def _silent(draws: int) -> None:
-    """Show no progress."""
 
 
 def bin_scores(method: Method, queries: Tensor, samples: Tensor, layers: Sequence[slice]) -> Tensor:

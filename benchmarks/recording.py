@@ -1,9 +1,8 @@
 """What recording costs a whole training, by the clock, and how well what it recorded ranks.
 
 The same training of digits, without and with a recording, alternately; weights are compared bit for
-bit. Recordings differ in how far the network was trained ahead to lay their sketches out. They are
-compared with one of many more numbers, since nothing exact remains of visits whose weights are
-gone.
+bit. Recordings of some sizes are compared with one of many more numbers, since nothing exact
+remains of visits whose weights are gone.
 """
 
 import shutil
@@ -28,12 +27,12 @@ from retrac.attribution.config import PlanConfig
 from retrac.attribution.queries import open_queries
 from retrac.data.config import DatasetConfig
 from retrac.files import write_json
-from retrac.training import recording
-from retrac.training.config import TrainConfig
+from retrac.training.config import RecordConfig, TrainConfig
 from retrac.training.loop import train
 from retrac.training.trained import TrainedRun
 
-NUMBERS, MANY = 8192, 65536
+METHODS = ("tracin", "retrac", "kernel-retrac")
+MANY = 65536
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class Settings:
 
     epochs: int = 12
     checkpoint_every: int = 6
-    ahead: tuple[int, ...] = (0, 10, 30, 100)
-    """Steps to look ahead; `retrac train --record` takes a fiftieth of all, 10 to 100."""
+    sizes: tuple[int, ...] = (2048, 8192)
+    """Numbers of a sketch; `retrac train --record` takes 8192."""
     queries: int = 8
     """Training samples as queries, and as many generated images."""
     output: Path = Path("benchmarks/results/recording.json")
@@ -59,35 +58,32 @@ def main(settings: Settings) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        _, plain = _train(config, work / "plain", None, 0)
+        _, plain = _train(config, work / "plain", None)
         asked = f"train:{settings.queries}+generated:{settings.queries}"
         queries, plan = open_queries(plain, asked), PlanConfig()
-        _, most = _train(config, work / "most", MANY, max(settings.ahead))
-        best = attribute(most, queries, ("tracin", "retrac"), plan=plan, recorded=True)
+        _, most = _train(config, work / "most", MANY)
+        best = attribute(most, queries, METHODS, plan=plan, recorded=True)
         rows: list[dict[str, Any]] = []
-        for steps in settings.ahead:
-            seconds, run = _train(config, work / f"ahead-{steps}", NUMBERS, steps)
-            again, _ = _train(config, work / "again", None, 0)
-            found = attribute(run, queries, ("tracin", "retrac"), plan=plan, recorded=True)
+        for size in settings.sizes:
+            seconds, run = _train(config, work / f"size-{size}", size)
+            again, _ = _train(config, work / "again", None)
+            found = attribute(run, queries, METHODS, plan=plan, recorded=True)
             ranks = {
                 method: agreement(best.scores_of(method).values, found.scores_of(method).values)
                 for method in best.methods
             }
             same = _weights_are_the_same(plain, run)
             rows.append(
-                {"ahead": steps, "seconds": seconds, "plain": again, "same bits": same, **ranks}
+                {"numbers": size, "seconds": seconds, "plain": again, "same bits": same, **ranks}
             )
             shutil.rmtree(run.path)
             shutil.rmtree(work / "again")
     _report(rows, settings)
 
 
-def _train(
-    config: TrainConfig, output: Path, size: int | None, ahead: int
-) -> tuple[float, TrainedRun]:
-    recording.LOOK_AHEAD = (ahead, ahead)
+def _train(config: TrainConfig, output: Path, size: int | None) -> tuple[float, TrainedRun]:
     begun = time.perf_counter()
-    run = train(config, output, size)
+    run = train(config, output, None if size is None else RecordConfig(size))
     return time.perf_counter() - begun, run
 
 
@@ -101,18 +97,18 @@ def _weights_are_the_same(one: TrainedRun, other: TrainedRun) -> bool:
 
 def _report(rows: list[dict[str, Any]], settings: Settings) -> None:
     table = Table(
-        "steps ahead", "seconds", "plain", "ratio", "same bits", "TracIn", "least", "top 20",
-        "ReTrac", "least", "top 20",
-        title=f"a recording of {NUMBERS:,} numbers against one of {MANY:,}",
+        "numbers", "seconds", "plain", "ratio", "same bits", "TracIn", "least", "top 20",
+        "ReTrac", "least", "top 20", "Kernel ReTrac", "least", "top 20",
+        title=f"recordings against one of {MANY:,} numbers",
     )  # fmt: skip
     for row in rows:
         cells = [
             f"{row[method][name]:.4f}" if name != "top 20" else f"{row[method][name]:.2f}"
-            for method in ("tracin", "retrac")
+            for method in METHODS
             for name in ("spearman", "least spearman", "top 20")
         ]
         table.add_row(
-            str(row["ahead"]),
+            f"{row['numbers']:,}",
             f"{row['seconds']:.1f}",
             f"{row['plain']:.1f}",
             f"{row['seconds'] / row['plain']:.2f}",
@@ -126,7 +122,6 @@ def _report(rows: list[dict[str, Any]], settings: Settings) -> None:
             "command": " ".join(["python", "-m", "benchmarks.recording", *sys.argv[1:]]),
             "device": device_name("cpu"),
             "epochs": settings.epochs,
-            "numbers": NUMBERS,
             "compared with": MANY,
             "rows": rows,
         },

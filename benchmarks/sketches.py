@@ -2,14 +2,13 @@
 
 For each size: an index of the run's last checkpoint is made in a copy of the run, and its scores
 are compared with the exact ones, query by query, for both methods; ReTrac also as it would be with
-exact norms of the samples' gradients instead of their sketches'. With `--even`, every parameter
-is given the same share of the numbers, to show what giving them by the norm is worth.
+exact norms of the samples' gradients instead of their sketches'.
 """
 
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,16 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from retrac.attribution import indexed
 from retrac.attribution.attribute import attribute
 from retrac.attribution.attribution import Attribution
+from retrac.attribution.build_index import build_index
 from retrac.attribution.config import IndexConfig, PlanConfig
-from retrac.attribution.indexed import build_index
 from retrac.attribution.queries import open_queries
 from retrac.files import write_json
+from retrac.store.intervals import INTERVALS
 from retrac.training.run import Run
 
+METHODS = ("tracin", "retrac")
 TOP = 20
 OTHER = "retrac, exact norms"
 
@@ -45,19 +45,11 @@ class Settings:
     """Numbers of a sketch."""
     parameters: str = ".*"
     """Only parameters in whose name it is found count."""
-    even: bool = False
-    """Give every parameter the same share."""
     output: Path = Path("benchmarks/results/sketches.json")
     """JSON; the figure stands beside it."""
 
 
 def main(settings: Settings) -> None:
-    if settings.even:
-        names = vars(indexed)
-        measure = names["measure_sides"]
-        names["measure_sides"] = lambda *given: {
-            name: replace(sides, share=1.0) for name, sides in measure(*given).items()
-        }
     with tempfile.TemporaryDirectory() as folder:
         run = Run.open(shutil.copytree(settings.run, Path(folder) / "run"))
         queries = open_queries(run, f"train:{settings.queries}+generated:{settings.queries}")
@@ -66,7 +58,7 @@ def main(settings: Settings) -> None:
         exact = attribute(
             run,
             queries,
-            ("tracin", "retrac"),
+            METHODS,
             plan=plan,
             checkpoints=last,
             parameters=settings.parameters,
@@ -75,10 +67,11 @@ def main(settings: Settings) -> None:
         for size in settings.sizes:
             index = build_index(
                 run,
-                IndexConfig(checkpoints=last, sketch_size=size, parameters=settings.parameters),
+                IndexConfig(METHODS, last, sketch_size=size, parameters=settings.parameters),
             )
-            estimate = attribute(run, queries, ("tracin", "retrac"), plan=plan, index=True)
-            row: dict[str, Any] = {"asked": size, "numbers": index.config["size"]}
+            estimate = attribute(run, queries, METHODS, plan=plan, index=True)
+            numbers = index.features[INTERVALS].layout.size
+            row: dict[str, Any] = {"asked": size, "numbers": numbers}
             for method in exact.methods:
                 row[method] = agreement(
                     exact.scores_of(method).values, estimate.scores_of(method).values

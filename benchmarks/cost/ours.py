@@ -18,17 +18,15 @@ from retrac.attribution.query_gradients import query_gradients
 from retrac.diffusion.measurements import Measurement
 from retrac.diffusion.shown import Seen
 from retrac.gradients import Directions, Layout, dots_and_norms, grouped_gradients
-from retrac.gradients.allocation import (
-    Sizes,
-    allocate,
-    allocate_evenly,
-    measure_sides,
-    sketch_size,
-)
+from retrac.gradients.allocation import allocate, allocate_evenly, measure_sides
 from retrac.gradients.sketch import Projection, sketches
+from retrac.gradients.sketch_layout import SketchLayout
 from retrac.gradients.views import viewed
 from retrac.gradients.weights import WEIGHTS
-from retrac.training.index import Index
+from retrac.store.bins import TIMESTEPS
+from retrac.store.index import Index
+from retrac.store.intervals import INTERVALS
+from retrac.training.config import RecordConfig
 from retrac.training.ledger import Ledger
 from retrac.training.recording import Recorder
 
@@ -70,8 +68,7 @@ def query_gradient(workload: Workload) -> Work:
 def sketching_pass(workload: Workload) -> Work:
     """What an index holds of a batch, for both methods."""
     losses, samples = workload.losses, workload.samples
-    sizes, _ = _layout_of_sketches(losses, workload)
-    projection = Projection(0, sizes)
+    projection = _layout_of_sketches(losses, workload).projection
 
     def run() -> None:
         rows = sketches(losses, lambda: losses(*samples), projection)
@@ -101,13 +98,12 @@ def feature_pass(*measurements: Measurement) -> Callable[[Workload], Work]:
 
 def recorded_step(workload: Workload) -> Work:
     """A plain training step that is recorded."""
-    losses, batch = workload.losses, workload.network.batch
-    sizes, size = _layout_of_sketches(losses, workload)
-    about = {"kind": "recorded", "trained": "", "weights": list(WEIGHTS), "replay": "all"}
-    config = {**about, "parameters": ".*", "seed": 0, "sizes": sizes, "size": size}
-    recorder = Recorder(
-        Index(Path(), config), losses, Ledger(0, batch, 1000), Accelerator(cpu=True)
-    )
+    losses, batch, record = workload.losses, workload.network.batch, RecordConfig()
+    sketch = _layout_of_sketches(losses, workload).to_json()
+    by_bin = {"sketch": sketch, "bins": record.bins}
+    features = {INTERVALS: {"sketch": sketch}, TIMESTEPS: by_bin}
+    index, ledger = Index(Path(), {"features": features}), Ledger(0, batch, 1000)
+    recorder = Recorder(index, losses, ledger, Accelerator(cpu=True), record.weights)
     indices = np.arange(batch)
 
     def run() -> None:
@@ -120,11 +116,9 @@ def recorded_step(workload: Workload) -> Work:
     return Work(run, batch)
 
 
-def _layout_of_sketches(losses: nn.Module, workload: Workload) -> tuple[Sizes, int]:
-    """Sizes of all parts, and of the whole."""
+def _layout_of_sketches(losses: nn.Module, workload: Workload) -> SketchLayout:
     sides = measure_sides(losses, lambda: losses(*workload.samples))
-    sizes = allocate(sides, SKETCH)
-    return sizes, sketch_size(sides, sizes)
+    return SketchLayout.of(0, sides, allocate(sides, SKETCH))
 
 
 def query_plan(workload: Workload, timesteps: int) -> Plan:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from retrac.errors import RetracError
     from retrac.report.page import write_report
     from retrac.training.adopted import adopt
-    from retrac.training.config import AdoptConfig, ImportConfig, TrainConfig
+    from retrac.training.config import AdoptConfig, ImportConfig, RecordConfig, TrainConfig
     from retrac.training.generation import generate_images
     from retrac.training.imported import import_published
     from retrac.training.ledger import Events, Ledger
@@ -51,6 +51,7 @@ _HOMES = {
     "Predicted": "retrac.diffusion.measurements",
     "Queries": "retrac.attribution.asked",
     "QueryConfig": "retrac.attribution.config",
+    "RecordConfig": "retrac.training.config",
     "RetracError": "retrac.errors",
     "Run": "retrac.training.run",
     "Seen": "retrac.diffusion.shown",
@@ -88,6 +89,7 @@ __all__ = [
     "Predicted",
     "Queries",
     "QueryConfig",
+    "RecordConfig",
     "RetracError",
     "Run",
     "Seen",

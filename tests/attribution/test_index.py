@@ -3,6 +3,7 @@
 import errno
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,26 @@ import zarr
 
 from retrac.attribution import indexed, sample_scores, sketched
 from retrac.attribution.attribute import attribute
+from retrac.attribution.build_index import build_index
 from retrac.attribution.config import ComputeConfig, IndexConfig, PlanConfig
 from retrac.attribution.estimate import estimate_index
-from retrac.attribution.indexed import build_index, index_scorer, lay_out
 from retrac.errors import RetracError
-from retrac.training.index import FORMAT, Index, IndexedCheckpoint, Rows
-from retrac.training.ledger import Ledger
+from retrac.store.index import Index
+from retrac.store.intervals import INTERVALS, IntervalRows, StoredInterval
+from retrac.training.config import RecordConfig
 from retrac.training.loop import train
 from retrac.training.run import Run
 from tiny import PUBLISHED, tiny
 
 EVERYTHING = 10**9
 PLAN = PlanConfig(plan_timesteps=3, plan_noises=2)
+SMALL = IndexConfig(PUBLISHED, sketch_size=300)
+
+
+def rows_of(index: Index, epoch: int) -> IntervalRows:
+    """What is there of all samples at a checkpoint."""
+    feature = index.features[INTERVALS]
+    return StoredInterval(feature, epoch).read(slice(0, 24), feature.weights)
 
 
 @pytest.fixture
@@ -50,21 +59,21 @@ def written(index: Index) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in index.path.glob("epoch-*/**/*")}
 
 
-def dying(monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
-    """Stop before the piece after so many."""
-    write: Callable[..., None] = IndexedCheckpoint.write
-    left = iter(range(pieces))
+def dying(monkeypatch: pytest.MonkeyPatch, chunks: int) -> None:
+    """Stop before the chunk after so many."""
+    write: Callable[..., None] = StoredInterval.write
+    left = iter(range(chunks))
 
-    def stopped(self: IndexedCheckpoint, samples: slice, rows: Rows) -> None:
+    def stopped(self: StoredInterval, samples: slice, rows: IntervalRows) -> None:
         if next(left, None) is None:
             raise KeyboardInterrupt
         write(self, samples, rows)
 
-    monkeypatch.setattr(IndexedCheckpoint, "write", stopped)
+    monkeypatch.setattr(StoredInterval, "write", stopped)
 
 
 def test_with_room_for_everything_scores_are_the_exact_ones(run):
-    build_index(run, IndexConfig(replay="all", sketch_size=EVERYTHING))
+    build_index(run, IndexConfig(PUBLISHED, replay="all", sketch_size=EVERYTHING))
     by_index = attribute(run, "train:3", PUBLISHED, plan=PLAN, index=True)
     exact = attribute(run, "train:3", PUBLISHED, plan=PLAN, replay="all")
     scale = np.abs(exact.contributions.values).max(axis=(2, 3), keepdims=True)
@@ -80,8 +89,8 @@ def test_with_room_for_everything_scores_are_the_exact_ones(run):
 
 
 def test_small_sketches_estimate(run):
-    index = build_index(run, IndexConfig(replay="all", sketch_size=2000))
-    assert index.config["size"] < 3000
+    index = build_index(run, IndexConfig(PUBLISHED, replay="all", sketch_size=2000))
+    assert index.features[INTERVALS].layout.size < 3000
     by_index = attribute(run, "train:4", PUBLISHED, plan=PLAN, index=True)
     exact = attribute(run, "train:4", PUBLISHED, plan=PLAN, replay="all")
     for method in exact.methods:
@@ -90,7 +99,7 @@ def test_small_sketches_estimate(run):
 
 
 def test_best_candidates_are_scored_exactly(run, tmp_path):
-    build_index(run, IndexConfig(sketch_size=500))
+    build_index(run, IndexConfig(PUBLISHED, sketch_size=500))
     best = attribute(
         run, "train:2", PUBLISHED, plan=PLAN, index=True, exact_top=3, output=tmp_path / "result"
     )
@@ -108,24 +117,24 @@ def test_best_candidates_are_scored_exactly(run, tmp_path):
 
 
 def test_an_interrupted_index_goes_on_with_the_same_result(run, monkeypatch):
-    config = IndexConfig(sketch_size=300)
     monkeypatch.setattr(sample_scores, "CHUNK", 10)
-    whole = build_index(run, config)
-    expected = [whole.checkpoint(epoch).read(slice(0, 24)) for epoch in whole.epochs]
+    whole = build_index(run, SMALL)
+    expected = {epoch: rows_of(whole, epoch) for epoch in (2, 4, 6)}
     shutil.rmtree(whole.path)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         dying(patched, 4)
-        build_index(run, config)
+        build_index(run, SMALL)
     with pytest.raises(RetracError, match="is not whole"):
         attribute(run, "train:1", PUBLISHED, plan=PLAN, index=True)
-    again = build_index(run, config)
-    for epoch, rows in zip(again.epochs, expected, strict=True):
-        assert np.array_equal(again.checkpoint(epoch).read(slice(0, 24)).sketches, rows.sketches)
+    again = build_index(run, SMALL)
+    for epoch, rows in expected.items():
+        for weight, sums in rows_of(again, epoch).sums.items():
+            assert np.array_equal(sums, rows.sums[weight])
 
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_an_index_grows_with_its_run(tmp_path, monkeypatch, stopped):
-    config = IndexConfig(replay="all", sketch_size=2000)
+    config = IndexConfig(PUBLISHED, replay="all", sketch_size=2000)
     run = train(tiny(epochs=4), tmp_path / "run")
     monkeypatch.setattr(sample_scores, "CHUNK", 10)
     first = build_index(run, config)
@@ -141,9 +150,10 @@ def test_an_index_grows_with_its_run(tmp_path, monkeypatch, stopped):
         with pytest.raises(RetracError, match="is not whole: the checkpoint of epoch 6"):
             attribute(run, "train:1", PUBLISHED, plan=PLAN, index=True)
     index = build_index(run, config)
-    assert index.epochs == [2, 4, 6]
     assert index.config == Index.open(index.path).config
-    assert index.config == {**first.config, "checkpoints": [2, 4, 6]}
+    grown = {**first.features[INTERVALS].config, "checkpoints": [2, 4, 6]}
+    assert index.features[INTERVALS].config == grown
+    assert index.features[INTERVALS].begun() == [2, 4, 6]
     after = written(index)
     assert before.items() < after.items()
     assert {path.relative_to(index.path).parts[0] for path in after.keys() - before} == {
@@ -158,43 +168,26 @@ def test_an_index_grows_with_its_run(tmp_path, monkeypatch, stopped):
 
 @pytest.mark.parametrize("now", [(2, 4), (4, 6), (2, 4, 6)])
 def test_an_index_does_not_grow_where_intervals_would_change(run, now):
-    build_index(run, IndexConfig(sketch_size=300, checkpoints=(2, 6)))
+    build_index(run, IndexConfig(PUBLISHED, sketch_size=300, checkpoints=(2, 6)))
     with pytest.raises(RetracError, match=r"checkpoints was \[2, 6\], now"):
-        build_index(run, IndexConfig(sketch_size=300, checkpoints=now))
-
-
-def test_of_several_visits_only_the_last_is_laid_out_by(run, monkeypatch):
-    epochs: set[int] = set()
-    events = Ledger.events
-
-    def watched(self, epoch, indices, shape):
-        epochs.add(epoch)
-        return events(self, epoch, indices, shape)
-
-    scorer = index_scorer(run, IndexConfig(replay="all"))
-    monkeypatch.setattr(Ledger, "events", watched)
-    laid = lay_out(scorer, scorer.replays, 300)
-    assert epochs == {1, 3, 5} and 200 < laid["size"] < 400
+        build_index(run, IndexConfig(PUBLISHED, sketch_size=300, checkpoints=now))
 
 
 def test_memory_does_not_change_an_index(run, monkeypatch, passes):
-    whole = build_index(run, IndexConfig(sketch_size=300))
+    whole = build_index(run, SMALL)
     assert passes == [24] * 3
     passes.clear()
-    rows = whole.checkpoint(2).read(slice(0, 24)).sketches
+    rows = rows_of(whole, 2).sums["one"]
     shutil.rmtree(whole.path)
     monkeypatch.setattr("retrac.attribution.memory.TEMPORARY_BYTES", 2**18)
-    small = build_index(
-        run, IndexConfig(sketch_size=300, compute=ComputeConfig(memory_budget="2MB"))
-    )
+    small = build_index(run, replace(SMALL, compute=ComputeConfig(memory_budget="2MB")))
     assert sum(passes) == 3 * 24 and max(passes) <= 12
-    np.testing.assert_allclose(
-        small.checkpoint(2).read(slice(0, 24)).sketches, rows, atol=2e-3 * np.abs(rows).max()
-    )
+    again = rows_of(small, 2).sums["one"]
+    np.testing.assert_allclose(again, rows, atol=2e-3 * np.abs(rows).max())
 
 
 def test_answers_from_a_recording(tmp_path):
-    run = train(tiny(epochs=4), tmp_path / "run", record=EVERYTHING)
+    run = train(tiny(epochs=4), tmp_path / "run", record=RecordConfig(EVERYTHING))
     result = attribute(run, "train:2", PUBLISHED, plan=PLAN, recorded=True)
     assert list(result.dataset["checkpoint"].values) == [2, 4]
     assert result.config["index"]["kind"] == "recorded"
@@ -221,8 +214,8 @@ def test_what_is_not_there_is_refused(tiny_run, options, message):
 
 
 def test_other_settings_are_refused(run):
-    build_index(run, IndexConfig(sketch_size=300, checkpoints=(2, 6)))
-    other = IndexConfig(sketch_size=400, checkpoints=(2, 6))
+    build_index(run, IndexConfig(PUBLISHED, sketch_size=300, checkpoints=(2, 6)))
+    other = IndexConfig(PUBLISHED, sketch_size=400, checkpoints=(2, 6))
     for refusing in (build_index, estimate_index):
         with pytest.raises(RetracError, match=r"asked was 300, now 400"):
             refusing(run, other)
@@ -236,11 +229,11 @@ def test_other_settings_are_refused(run):
     with pytest.raises(RetracError, match=r"has --checkpoints \[2, 6\], not \[6\]: .*none can be"):
         attribute(run, "train:1", PUBLISHED, plan=PLAN, index=True, checkpoints=(6,))
     with pytest.raises(RetracError, match="--sketch-size must be at least 1"):
-        IndexConfig(sketch_size=0)
+        IndexConfig(PUBLISHED, sketch_size=0)
 
 
 def test_an_index_of_another_training_is_refused(run, tmp_path):
-    build_index(run, IndexConfig(sketch_size=300))
+    build_index(run, SMALL)
     other = train(tiny(seed=5), tmp_path / "other")
     shutil.copytree(run.path / "index", other.path / "index")
     with pytest.raises(RetracError, match="is of another training"):
@@ -249,7 +242,7 @@ def test_an_index_of_another_training_is_refused(run, tmp_path):
 
 def test_a_recording_of_another_training_is_refused(tmp_path):
     """Though on the same data."""
-    one = train(tiny(epochs=2, sample_count=0), tmp_path / "one", record=300)
+    one = train(tiny(epochs=2, sample_count=0), tmp_path / "one", record=RecordConfig(300))
     other = train(tiny(epochs=2, sample_count=0, learning_rate=1e-3), tmp_path / "other")
     shutil.copytree(one.path / "recorded", other.path / "recorded")
     with pytest.raises(RetracError, match="recorded is of another training") as told:
@@ -271,40 +264,24 @@ def test_a_full_disk_is_told_in_one_line(run, monkeypatch, place):
     monkeypatch.setattr(home, name, fills)
     full = True
     with pytest.raises(RetracError, match=r"no space left to write .*epoch-0002") as told:
-        build_index(run, IndexConfig(sketch_size=300))
+        build_index(run, SMALL)
     assert "\n" not in str(told.value)
     full = False
-    assert build_index(run, IndexConfig(sketch_size=300)).epochs == [2, 4, 6]
+    assert build_index(run, SMALL).features[INTERVALS].begun() == [2, 4, 6]
 
 
-def test_to_know_the_pieces_one_array_is_opened(run, monkeypatch):
-    monkeypatch.setattr(sample_scores, "CHUNK", 2)
-    part = build_index(run, IndexConfig(sketch_size=300)).checkpoint(2)
-    opened: list[str] = []
-    open_array = zarr.open_array
-    monkeypatch.setattr(
-        zarr,
-        "open_array",
-        lambda path, **options: opened.append(path) or open_array(path, **options),
-    )
-    assert [(piece.start, piece.stop) for piece in part.chunks] == [
-        (at, at + 2) for at in range(0, 24, 2)
-    ]
-    assert len(opened) == 1
-
-
-def test_damage_is_told_in_one_line(run):
-    index = build_index(run, IndexConfig(sketch_size=300))
-    (index.path / "index.json").write_text("{}")
-    with pytest.raises(RetracError, match="is damaged"):
-        Index.open(index.path)
-    with pytest.raises(RetracError, match="no index at"):
-        Index.open(run.path / "nowhere")
-
-
-@pytest.mark.parametrize("name", ["sketch-one", "scale-one", "norm", "timestep", "done"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "intervals-one/sums",
+        "intervals-inverse_norm/sums-scale",
+        "intervals-visits/norm",
+        "intervals-visits/timestep",
+        "intervals-one/done",
+    ],
+)
 def test_a_damaged_piece_is_told_in_one_line(run, name):
-    index = build_index(run, IndexConfig(sketch_size=300))
+    index = build_index(run, SMALL)
     files = [path for path in index.path.glob(f"*/{name}.zarr/**/*") if path.is_file()]
     pieces = [path for path in files if not path.name.endswith(".json")]
     assert pieces
@@ -315,7 +292,7 @@ def test_a_damaged_piece_is_told_in_one_line(run, name):
 
 
 def test_interrupted_answers_go_on(run, tmp_path, monkeypatch):
-    build_index(run, IndexConfig(sketch_size=300))
+    build_index(run, SMALL)
     whole = attribute(run, "train:2", PUBLISHED, plan=PLAN, index=True)
     asked: list[str] = []
     query_sketches = indexed.query_sketches
@@ -336,23 +313,37 @@ def test_interrupted_answers_go_on(run, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.parts"))
 
 
-def test_an_index_of_another_format_is_refused(run):
-    index = build_index(run, IndexConfig(sketch_size=300))
-    text = (index.path / "index.json").read_text()
-    assert f'"format": {FORMAT}' in text
-    (index.path / "index.json").write_text(text.replace(f'"format": {FORMAT}', '"format": 1'))
-    with pytest.raises(RetracError, match="made by another version"):
-        Index.open(index.path)
+def test_methods_add_what_they_need_and_leave_the_rest_alone(run):
+    first = build_index(run, replace(SMALL, methods=("tracin",)))
+    before = written(first)
+    tracin = attribute(run, "train:2", ("tracin",), plan=PLAN, index=True)
+    with pytest.raises(RetracError, match=r"does not hold what 'retrac' needs: .* --index"):
+        attribute(run, "train:2", PUBLISHED, plan=PLAN, index=True)
+    both = build_index(run, replace(SMALL, methods=("retrac",)))
+    after = written(both)
+    assert before.items() < after.items()
+    added = {path.relative_to(both.path).parts[1] for path in after.keys() - before}
+    assert added == {"intervals-inverse_norm"}
+    assert both.features[INTERVALS].weights == ["one", "inverse_norm"]
+    result = attribute(run, "train:2", PUBLISHED, plan=PLAN, index=True)
+    np.testing.assert_array_equal(result.scores_of("tracin"), tracin.scores_of("tracin"))
+    shutil.rmtree(both.path)
+    whole = build_index(run, SMALL)
+    again = attribute(run, "train:2", PUBLISHED, plan=PLAN, index=True)
+    np.testing.assert_array_equal(result.scores, again.scores)
+    assert whole.features[INTERVALS].layout == both.features[INTERVALS].layout
 
 
-def test_float16_keeps_rows_of_any_scale(tmp_path):
-    rows = np.random.default_rng(0).normal(size=(2, 5, 30)).astype(np.float32)
-    rows *= np.float32(10.0) ** np.array([-30, -9, 0, 9, 30], np.float32)[:, None]
-    rows[0, 2] = 0
-    part = IndexedCheckpoint.create(tmp_path / "part", ("one", "inverse_norm"), 5, 30, 1, 3)
-    for piece in part.missing:
-        count = piece.stop - piece.start
-        part.write(piece, Rows(rows[:, piece], np.ones((count, 1)), np.ones((count, 1), np.int64)))
-    found = part.read(slice(0, 5)).sketches
-    largest = np.abs(rows).max(axis=2, keepdims=True)
-    assert (np.abs(found - rows) <= 1e-3 * largest).all() and not part.missing
+@pytest.mark.parametrize("method", ["adam", "ekfac", "trak"])
+def test_methods_that_need_more_are_refused(run, method):
+    with pytest.raises(RetracError, match=f"{method} needs more of the samples than an index"):
+        build_index(run, replace(SMALL, methods=(method,)))
+    build_index(run, SMALL)
+    with pytest.raises(RetracError, match=f"does not hold what '{method}' needs"):
+        attribute(run, "train:1", (method,), plan=PLAN, index=True)
+
+
+def test_without_a_choice_those_are_scored_that_it_answers(run):
+    build_index(run, SMALL)
+    result = attribute(run, "train:1", plan=PLAN, index=True)
+    assert result.methods == ["retrac", "tracin"]

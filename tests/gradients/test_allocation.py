@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from retrac.gradients.allocation import (
     Sides,
+    allocate,
     allocate_evenly,
     blocks,
     blocks_by_layer,
@@ -25,7 +26,6 @@ sides_of_all_kinds = st.builds(
     copies=st.sampled_from([1, 2, 9, 25]),
     inputs=st.integers(1, 600),
     outputs=st.sampled_from([1, 2, 3, 10, 64, 500]),
-    share=st.floats(0, 1),
 )
 
 
@@ -39,32 +39,58 @@ def test_every_parameter_gets_about_as_many_numbers(side, numbers):
     if numbers >= side.numbers:
         assert size == (side.inputs, side.outputs)
         return
-    # One channel more or less of the side that has more.
-    step = side.copies * max(1, min(inputs, outputs))
+    # One channel more or less of the side that has more; half of one where that is whole.
+    step = side.copies * max(min(inputs, outputs), max(inputs, outputs) / 2)
     assert abs(given - numbers) <= max(step, side.copies - numbers)
 
 
 def test_numbers_are_exact_where_the_shape_allows():
     sides = {
-        "vector": Sides(1, 1000, 1, 0.0),
-        "square": Sides(1, 64, 64, 0.5),
-        "one output": Sides(1, 300, 1, 0.5),
-        "one input": Sides(1, 1, 300, 0.0),
-        "as many": Sides(4, 8, 8, 0.0),
+        "vector": Sides(1, 1000, 1),
+        "square": Sides(1, 64, 64),
+        "one output": Sides(1, 300, 1),
+        "one input": Sides(1, 1, 300),
+        "as many": Sides(4, 8, 8),
     }
     sizes = allocate_evenly(sides, 256)
     assert list(sizes) == list(sides)
     assert {sketch_size(sides, {name: sizes[name]}) for name in sides} == {256}
 
 
-def test_no_share_is_too_small_for_numbers():
-    model = network()
-    losses = random_losses(model, torch.randn(3, 3, 6, 6))
-    silent = {
-        name: Sides(side.copies, side.inputs, side.outputs, 0.0)
-        for name, side in measure_sides(model, losses).items()
-    }
-    assert list(allocate_evenly(silent, 50)) == [name for name, _ in model.named_parameters()]
+def test_a_size_is_shared_evenly():
+    """By what does not have as many: it is whole."""
+    sides = {"large": Sides(1, 64, 64), "small": Sides(1, 20, 1), "other": Sides(1, 32, 32)}
+    sizes = allocate(sides, 1000)
+    parts = {name: sketch_size(sides, {name: size}) for name, size in sizes.items()}
+    assert parts["small"] == 20
+    assert parts["large"] == pytest.approx(490, rel=0.05) == parts["other"]
+    assert list(sizes) == list(sides)
+
+
+def test_convolutions_at_pixels_come_first():
+    first, last, inner = Sides(9, 3, 32), Sides(9, 32, 1), Sides(9, 64, 64)
+    sides = {"first": first, "inner": inner, "other": inner, "last": last}
+    assert first.at_pixels and last.at_pixels
+    assert not inner.at_pixels and not Sides(1, 100, 1).at_pixels
+    sizes = allocate(sides, 3000)
+    assert sizes["first"] == (3, 32) and sizes["last"] == (32, 1)
+    few = allocate(sides, 800)
+    assert few["last"][0] < 32
+    at_pixels = sketch_size(sides, {name: few[name] for name in ("first", "last")})
+    assert at_pixels == pytest.approx(400, rel=0.1)
+    alone = allocate({"last": last}, 300)
+    assert alone == {"last": (32, 1)}
+
+
+@given(sides=st.lists(sides_of_all_kinds, min_size=1, max_size=20), size=st.integers(1, 20000))
+def test_nothing_is_left_out(sides, size):
+    named = {str(number): side for number, side in enumerate(sides)}
+    sizes = allocate(named, size)
+    assert list(sizes) == list(named)
+    assert all(
+        1 <= a <= named[name].inputs and 1 <= b <= named[name].outputs
+        for name, (a, b) in sizes.items()
+    )
 
 
 def test_blocks_are_the_parameters_parts_of_a_sketch():
@@ -100,6 +126,6 @@ def test_blocks_of_layers_have_weights_and_biases_together():
 
 
 def test_layers_in_pieces_are_refused():
-    sides = dict.fromkeys(["a.weight", "b.weight", "a.bias"], Sides(1, 2, 1, 0.0))
+    sides = dict.fromkeys(["a.weight", "b.weight", "a.bias"], Sides(1, 2, 1))
     with pytest.raises(ValueError, match="layer 'a' are not neighbours"):
         blocks_by_layer(sides, dict.fromkeys(sides, (2, 1)))

@@ -235,8 +235,11 @@ class AttributeConfig:
 
 @dataclass(frozen=True)
 class IndexConfig:
-    """An index: sketches of every sample's gradients at every checkpoint."""
+    """An index: what methods need of every sample, in sketches."""
 
+    methods: tuple[str, ...] = DEFAULT
+    """Methods that it is to answer for. Those that add up events need few gradients of each sample
+    and checkpoint; kernel-retrac needs some 64 at the last checkpoint."""
     checkpoints: tuple[int, ...] = ()
     """Epochs of the checkpoints to use; each stands for the epochs since the one before. Default:
     all."""
@@ -246,8 +249,8 @@ class IndexConfig:
     """Which parameters count, in products and norms: trained (all, or those of the LoRA that was
     trained), all, lora, or a regular expression that is found in their names."""
     sketch_size: int = 8192
-    """About how many numbers a sketch has; stored in two bytes each, by sample, checkpoint and
-    method."""
+    """About how many numbers a sketch has, stored in two bytes each: by sample, checkpoint and
+    method, or for kernel-retrac by sample, bin of timesteps, measurement and part of the draws."""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from retrac.diffusion.shown import Shown, together
 from retrac.training.run import Run
 
 PARTS = 4
-"""Parts into which draws fall at the most."""
+"""Parts into which draws fall at the most, unless said otherwise."""
 
 
 class Rows(NamedTuple):
@@ -93,6 +93,7 @@ class Grid:
         noises: m at each timestep; even.
         seed: of the noises.
         epoch: of the checkpoint, which has noises of its own.
+        most_parts: into which draws fall.
     """
 
     run: Run
@@ -100,16 +101,19 @@ class Grid:
     noises: int
     seed: int
     epoch: int
+    most_parts: int = PARTS
 
     @staticmethod
-    def spread(run: Run, count: int, bins: int, noises: int, seed: int, epoch: int) -> "Grid":
+    def spread(
+        run: Run, count: int, bins: int, noises: int, seed: int, epoch: int, most_parts: int = PARTS
+    ) -> "Grid":
         """Put `count` timesteps evenly over [0, T), an equal number in each bin.
 
         Seed 0 has them in the middles of equal parts; every other seed elsewhere in these.
         """
         place = _between(seed)
         steps = ((np.arange(count) + place) * run.timesteps / count).astype(np.int64)
-        return Grid(run, torch.from_numpy(steps).view(bins, -1), noises, seed, epoch)
+        return Grid(run, torch.from_numpy(steps).view(bins, -1), noises, seed, epoch, most_parts)
 
     @property
     def bins(self) -> int:
@@ -120,7 +124,7 @@ class Grid:
     def parts(self) -> int:
         """Pairs of noises are dealt out to them."""
         pairs = self.noises // 2
-        return max(part for part in range(1, PARTS + 1) if pairs % part == 0)
+        return max(part for part in range(1, self.most_parts + 1) if pairs % part == 0)
 
     @property
     def query_draws(self) -> int:

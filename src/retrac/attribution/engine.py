@@ -15,8 +15,9 @@ from retrac.attribution.indexed import as_indexed, index_scores, open_index
 from retrac.attribution.methods import Draws
 from retrac.attribution.parts import Parts
 from retrac.attribution.scorer import Scorer
+from retrac.attribution.stored_plan import StoredPlan, stored_plans
 from retrac.fingerprints import digest
-from retrac.training.index import Index
+from retrac.store.index import Index
 from retrac.training.run import Run
 
 
@@ -52,7 +53,7 @@ class Engine:
     scorer: Scorer
     last: Scorer
     index: Index | None
-    plans: tuple[FeaturePlan, ...]
+    plans: tuple[FeaturePlan | StoredPlan, ...]
 
     @staticmethod
     def of(run: Run, config: AttributeConfig) -> "Engine":
@@ -62,10 +63,11 @@ class Engine:
             RetracError: a checkpoint, the device, the index, or what a method needs is not there.
         """
         index = open_index(run, config) if config.index or config.recorded else None
-        settled = config if index is None else as_indexed(config, index)
+        settled = config if index is None else as_indexed(config, index, run)
         scorer = Scorer.of(run, settled)
         last = Scorer.of(run, settled, Draws.LAST)
-        return Engine(scorer, last, index, feature_plans(scorer))
+        plans = feature_plans(scorer) if index is None else stored_plans(scorer, index)
+        return Engine(scorer, last, index, plans)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -75,8 +77,9 @@ class Engine:
             settings["features"] = [plan.settings for plan in self.plans]
         if self.index is None:
             return settings
-        about = {name: self.index.config[name] for name in ("kind", "size", "seed")}
-        about["sizes"] = digest(self.index.config["sizes"])
+        chosen = {method.draws.value for method in self.scorer.config.chosen}
+        sketches = {name: digest(self.index.config["features"][name]["sketch"]) for name in chosen}
+        about = {"kind": self.index.config["kind"], "sketches": sketches}
         return {**settings, "index": about, "exact_top": self.scorer.config.exact_top}
 
     def settings_for(self, queries: Queries) -> dict[str, Any]:

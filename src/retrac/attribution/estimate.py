@@ -7,26 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from retrac.attribution.asked import Queries
 from retrac.attribution.attribution import KIND
+from retrac.attribution.build_index import IndexWork
 from retrac.attribution.config import AttributeConfig, ComputeConfig, IndexConfig
 from retrac.attribution.costs import Costs, clocked, few, passes
 from retrac.attribution.curvature_estimate import estimate_curvature, without_curvature
 from retrac.attribution.engine import Engine
 from retrac.attribution.exact import ExactWork
 from retrac.attribution.feature_estimate import FLOAT, estimate_features
-from retrac.attribution.indexed import (
-    INDEX,
-    begin_index,
-    index_left,
-    index_scorer,
-    indexed_part,
-    lay_out,
-    piece_scores,
-    stored_under,
-)
+from retrac.attribution.indexed import chunk_scores, indexed_part
 from retrac.attribution.memory import Split
 from retrac.attribution.norms import Measure, refuse_unfit
 from retrac.attribution.parts import Left, kept_beside
@@ -39,10 +31,17 @@ from retrac.attribution.sketched import query_sketches, sample_sketches
 from retrac.attribution.store import open_result, refuse_other
 from retrac.diffusion.device import choose_device
 from retrac.estimate import Estimate, peak_bytes, scratch, seconds_of
-from retrac.gradients.sketch import Projection
 from retrac.gradients.weights import WEIGHTS
-from retrac.training.estimate import estimate_generation, row_costs
-from retrac.training.index import CONFIG, Index
+from retrac.store.bins import TIMESTEPS, bin_columns
+from retrac.store.feature import StoredFeature
+from retrac.store.index import Index
+from retrac.store.intervals import INTERVALS, StoredInterval
+from retrac.training.estimate import (
+    RowCosts,
+    estimate_generation,
+    interval_row_costs,
+    row_costs,
+)
 from retrac.training.run import Run, choose_checkpoints
 
 REPORT = 100_000
@@ -108,22 +107,37 @@ def estimate_index(run: Run, config: IndexConfig) -> Estimate | None:
     Raises:
         RetracError: as `build_index`.
     """
-    scorer, path = index_scorer(run, config), run.path / INDEX
-    todo, last = index_left(scorer, path), scorer.replays[-1]
-    load, model = clocked(lambda: scorer.model(last))
-    batch = scorer.rows(model)
+    work = IndexWork.of(run, config)
+    load, model = clocked(lambda: work.scorer.model(work.scorer.replays[-1]))
+    batch = work.scorer.rows(model)
+    index = work.planned()
+    todo = work.left(index)
     if few(passes(todo.visits, batch)):
         return None
-    layout = 0.0
-    if (path / CONFIG).is_file():
-        index = begin_index(scorer, config)
-        projection, size = index.projection, int(index.config["size"])
-    else:
-        layout, laid = clocked(lambda: lay_out(scorer, [last], config.sketch_size))
-        projection, size = Projection(run.ledger.seed, laid["sizes"]), int(laid["size"])
+    seconds, disk = load * todo.checkpoints, 0.0
+    with scratch(index.path) as folder:
+        if INTERVALS in index.features:
+            left = work.interval_left(index)
+            visit, row = _interval_costs(work, index.features[INTERVALS], model, batch, folder)
+            seconds += left * visit
+            disk += left / len(work.scorer.replays[-1].epochs) * row.disk
+        if TIMESTEPS in index.features:
+            samples = work.bins_left(index)
+            each, row = _bin_costs(work, index.features[TIMESTEPS], model, batch, folder)
+            seconds += samples * each
+            disk += samples * row.disk
+    return Estimate(seconds, peak_bytes(work.scorer.device.type), int(disk))
+
+
+def _interval_costs(
+    work: IndexWork, feature: StoredFeature, model: nn.Module, batch: int, folder: Path
+) -> tuple[float, RowCosts]:
+    """Seconds of a visit to a sample that is stored, and what a row costs."""
+    scorer, run, last = work.scorer, work.scorer.run, work.scorer.replays[-1]
     visits = len(last.epochs)
     samples = _first(run, batch, visits)
     shown = scorer.visits(last, samples)
+    weights = [WEIGHTS[name] for name in feature.weights]
     passed = seconds_of(
         lambda: sample_sketches(
             model,
@@ -131,20 +145,29 @@ def estimate_index(run: Run, config: IndexConfig) -> Estimate | None:
             shown,
             last,
             samples,
-            tuple(WEIGHTS.values()),
-            projection,
+            weights,
+            feature.layout.projection,
             batch,
             run.dataset.ids,
         )
     )
-    with scratch(path) as folder:
-        row = row_costs(folder / "rows", tuple(WEIGHTS), size, visits, len(run.dataset))
-    costs = Costs(load + layout, 0.0, passed / (len(samples) * visits) + row.seconds / visits)
-    return Estimate(
-        costs.seconds(todo),
-        peak_bytes(scorer.device.type),
-        int(todo.visits / visits * row.disk),
-    )
+    row = interval_row_costs(folder / "interval", feature, len(weights), visits, run.size)
+    return passed / (len(samples) * visits) + row.seconds / visits, row
+
+
+def _bin_costs(
+    work: IndexWork, feature: StoredFeature, model: nn.Module, batch: int, folder: Path
+) -> tuple[float, RowCosts]:
+    """Seconds of a sample whose features in all bins are stored, and what a row costs."""
+    run, computed = work.scorer.run, work.plan.computed([feature.layout], batch)
+    every = np.arange(run.size)
+    bins = range(computed.source.bins)
+    draws = sum(computed.source.sample_draws(every, which) for which in bins) / run.size
+    some = every[: max(1, round(batch * len(bins) / draws))]
+    passed = seconds_of(lambda: computed.of_chunk(some, 0, 0, model, lambda done: None))
+    row = row_costs(folder / "bins", bin_columns(feature), run.size)
+    single = passed / max(1, computed.source.sample_draws(some, 0))
+    return single * draws + row.seconds, row
 
 
 def estimate_self_influence(
@@ -222,14 +245,18 @@ def _exact(scorer: Scorer, queries: Queries, samples: np.ndarray, output: Path) 
 
 def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> Estimate | None:
     run, last, top = scorer.run, scorer.replays[-1], scorer.config.exact_top
+    if not scorer.methods:
+        return None
     load, model = clocked(lambda: scorer.model(last))
-    rows, part = scorer.rows(model), index.checkpoint(last.checkpoint.epoch)
+    feature = index.features[INTERVALS]
+    rows, stored = scorer.rows(model), StoredInterval(feature, last.checkpoint.epoch)
+    chunks = stored.chunks
     there = kept_beside(output)
     checkpoints = sum(indexed_part(replay) not in there for replay in scorer.replays)
     todo = Left(checkpoints, len(queries) * scorer.draws * checkpoints, 0)
     found: list[Estimate | None] = []
-    if not few(passes(todo.draws, rows) + len(part.chunks) * checkpoints):
-        weights = stored_under(index, scorer.methods)
+    if not few(passes(todo.draws, rows) + len(chunks) * checkpoints):
+        weights = [weight.__name__ for weight in scorer.weights]
         short = _shortened(scorer, max(1, rows // scorer.plan.noises))
         first = _some(queries, max(1, rows // short.draws))
 
@@ -240,17 +267,16 @@ def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> E
                 short.plan,
                 first.asked(run, short.plan),
                 scorer.weights,
-                index.projection,
+                feature.layout.projection,
                 rows,
                 first.ids,
                 last.checkpoint.path.name,
             )[0]
 
         drawn = seconds_of(directions) / (short.draws * len(first))
-        size = (len(weights), len(queries), int(index.config["size"]))
-        every = torch.zeros(size)
-        read = seconds_of(lambda: piece_scores(part, part.chunks[0], weights, every))
-        costs = Costs(load + len(part.chunks) * read, drawn, 0.0)
+        every = torch.zeros(len(weights), len(queries), feature.layout.size)
+        read = seconds_of(lambda: chunk_scores(stored, chunks[0], weights, every))
+        costs = Costs(load + len(chunks) * read, drawn, 0.0)
         found.append(_needs(scorer, queries, len(run.dataset), costs.seconds(todo)))
     if top:
         lists = len(scorer.methods) * len(queries)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from retrac.attribution.config import TRAINED, AttributeConfig, ComputeConfig
 from retrac.attribution.explanation import Explanation, Times
-from retrac.attribution.indexed import lay_out
 from retrac.attribution.scorer import Scorer
+from retrac.attribution.sketched import lay_out
 from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
 from retrac.gradients.contract import Products
@@ -71,8 +71,8 @@ def explain(
         split = scorer.split(model, queries)
         together, fitting, size = split.queries, split.batch, 0
     else:
-        laid_out = lay_out(scorer, scorer.replays, sketch_size)
-        together, fitting, size = 0, scorer.rows(model), laid_out["size"]
+        layout = lay_out(run, model, sketch_size)
+        together, fitting, size = 0, scorer.rows(model), layout.size
     batch = _batch(scorer, min(samples or fitting, fitting, len(run.dataset)))
 
     def losses() -> Tensor:
@@ -82,8 +82,7 @@ def explain(
     if sketch_size is None:
         watched = _exact_pass(model, losses, together * len(scorer.methods))
     else:
-        names &= set(laid_out["sizes"])
-        watched = _sketching_pass(model, losses, Projection(run.ledger.seed, laid_out["sizes"]))
+        watched = _sketching_pass(model, losses, layout.projection)
     lines, times = _measure(model, losses, batch.seen.clean, names, watched)
     shapes = [line.shape for line in lines.values() if line.shape]
     largest = max(shapes, key=lambda shape: shape.operations, default=Shape(8, 1, 1, 1, 1, 1, 1))

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from retrac.attribution.costs import Costs, clocked, few, passes
-from retrac.attribution.feature_work import CHUNK, FeatureWork, bin_scores
+from retrac.attribution.feature_work import FeatureWork, bin_scores
 from retrac.attribution.features import silent
+from retrac.attribution.sample_features import CHUNK, ComputedFeatures
 from retrac.estimate import Estimate, peak_bytes, seconds_of
 
 FLOAT = 4
@@ -34,7 +35,9 @@ def estimate_features(work: FeatureWork, there: Container[str]) -> Estimate | No
     queries = work.queries.take(range(len(work.queries))[: max(1, work.rows // source.query_draws)])
     part = replace(work, queries=queries)
     drawn = seconds_of(lambda: part.of_queries(model, which, 0, silent))
-    visited = seconds_of(lambda: work.of_samples(model, which, 0, samples, silent))
+    visited = 0.0
+    if isinstance(computed := work.samples, ComputedFeatures):
+        visited = seconds_of(lambda: computed.of_chunk(samples, which, 0, model, silent))
     costs = Costs(
         load,
         drawn / (len(queries) * source.query_draws),
@@ -47,8 +50,8 @@ def estimate_features(work: FeatureWork, there: Container[str]) -> Estimate | No
 
 def _fit_seconds(work: FeatureWork) -> float:
     """Of all metrics in one bin: for each lot of layers, measurement, and part left out."""
-    size, layers = work.run.size, work.layers[0]
-    numbers, fitted = layers[-1].stop, min(size, FITTED)
+    size, layers = work.run.size, work.lots[0].layers
+    numbers, fitted = work.lots[0].size, min(size, FITTED)
     stream = torch.Generator().manual_seed(0)
     samples, queries = (
         torch.randn(1, count, numbers, generator=stream) for count in (fitted, len(work.queries))
@@ -59,21 +62,21 @@ def _fit_seconds(work: FeatureWork) -> float:
         block = widest if method.separable else numbers
         larger = size * min(size, block) / (fitted * min(fitted, block))
         seconds += larger * seconds_of(partial(bin_scores, method, queries, samples, layers))
-    lots = sum(layers[-1].stop for layers in work.layers) / numbers
+    lots = sum(lot.size for lot in work.lots) / numbers
     return lots * len(work.measurements) * work.variants * seconds
 
 
 def _memory(work: FeatureWork) -> int:
     """Features of one bin and one lot, while pieces are joined or a part of them is left out."""
     parts, images = work.source.parts, work.run.size + len(work.queries)
-    numbers = max(layers[-1].stop for layers in work.layers)
+    numbers = max(lot.size for lot in work.lots)
     copies = max(2 * parts, parts + 3)
     return FLOAT * len(work.measurements) * copies * images * numbers
 
 
 def _disk(work: FeatureWork) -> int:
     """Pieces of one bin, the scores of every bin, and what is made of these."""
-    numbers = sum(layers[-1].stop for layers in work.layers)
+    numbers = sum(lot.size for lot in work.lots)
     pieces = len(work.measurements) * work.source.parts * work.run.size * numbers
     pairs = len(work.methods) * len(work.queries) * work.run.size
     bins = work.source.bins * work.variants * pairs

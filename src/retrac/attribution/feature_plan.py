@@ -2,22 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from retrac.attribution.asked import Queries
 from retrac.attribution.config import BIN_GRID, BINS, GRIDS
-from retrac.attribution.draws import Grid, Source, Visits
+from retrac.attribution.draws import PARTS, Grid, Source, Visits
 from retrac.attribution.feature_work import FeatureWork
 from retrac.attribution.memory import budget_of
 from retrac.attribution.methods import Draws, Method, by_feature
 from retrac.attribution.replay import last_epochs
+from retrac.attribution.sample_features import ComputedFeatures
 from retrac.attribution.scorer import Scorer
+from retrac.attribution.sketched import sides_of
 from retrac.diffusion.measurements import Measurement, loss
-from retrac.diffusion.shown import Seen
 from retrac.errors import RetracError
 from retrac.gradients.allocation import (
     Sides,
@@ -25,13 +26,14 @@ from retrac.gradients.allocation import (
     allocate_evenly,
     blocks,
     blocks_by_layer,
-    measure_sides,
 )
-from retrac.gradients.sketch import Projection
-from retrac.training.run import Checkpoint, Run
+from retrac.gradients.sketch_layout import SketchLayout
+from retrac.training.run import Checkpoint
 
 FEWEST = 2 * BINS
 """Events of a sample with which bins of them are worth taking."""
+VISITS = "visits"
+"""Draws that are the events of training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,22 +45,24 @@ class FeaturePlan:
         methods: M of them.
         measurements: those of the feature that the run can give.
         draws: "visits", or the name of a grid.
+        most_parts: into which draws fall.
     """
 
     scorer: Scorer
     methods: tuple[Method, ...]
     measurements: tuple[Measurement, ...]
     draws: str
+    most_parts: int = PARTS
 
     @staticmethod
-    def of(scorer: Scorer, methods: Sequence[Method]) -> "FeaturePlan":
+    def of(scorer: Scorer, methods: Sequence[Method], most_parts: int = PARTS) -> "FeaturePlan":
         """Choose what the run has for it.
 
         Raises:
             RetracError: the run knows no events, or gives no output, that a method needs.
         """
-        feature, run = methods[0].feature, scorer.run
-        given = feature.measurements
+        run = scorer.run
+        given = tuple(dict.fromkeys(each for method in methods for each in method.measurements))
         if not run.objective.gives_output or (loss in given and not scorer.config.features.outputs):
             given = tuple(measurement for measurement in given if measurement is loss)
         if not given:
@@ -66,7 +70,8 @@ class FeaturePlan:
                 f"{methods[0].name} compares outputs of the network, and {run.path} gives losses "
                 "alone: leave it out of --methods"
             )
-        return FeaturePlan(scorer, tuple(methods), given, _draws(scorer, feature.draws))
+        draws = _draws(scorer, methods[0].draws)
+        return FeaturePlan(scorer, tuple(methods), given, draws, most_parts)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -82,25 +87,29 @@ class FeaturePlan:
             "draws": self.draws,
             "layer_numbers": self.scorer.config.features.layer_numbers,
         }
-        if self.draws == "visits":
-            told["visits"] = self._epochs
+        if self.draws == VISITS:
+            told["visits"] = self.epochs
         return told
 
     @cached_property
     def source(self) -> Source:
         """The draws of samples and queries."""
-        run, seed = self.scorer.run, self.scorer.config.plan.plan_seed
-        spread = partial(Grid.spread, run, seed=seed, epoch=self.checkpoint.epoch)
-        if self.draws == "visits":
-            bins = min(BINS, max(1, len(self._epochs) // 2))
-            each, noises = BIN_GRID
-            return Visits.of(run, self._epochs, spread(each * bins, bins=bins, noises=noises))
-        count, noises = GRIDS[self.draws]
-        alone = self.methods[0].draws is Draws.TIMESTEPS
-        return spread(count, bins=count if alone else 1, noises=noises)
+        scorer, seed = self.scorer, self.scorer.config.plan.plan_seed
+        queries = grid(scorer, self.draws, self.bins, seed, self.most_parts)
+        if self.draws == VISITS:
+            return Visits.of(scorer.run, self.epochs, queries)
+        return queries
 
     @property
-    def _epochs(self) -> list[int]:
+    def bins(self) -> int:
+        """Of timesteps."""
+        if self.draws == VISITS:
+            return min(BINS, max(1, len(self.epochs) // 2))
+        return GRIDS[self.draws][0] if self.methods[0].draws is Draws.TIMESTEPS else 1
+
+    @property
+    def epochs(self) -> list[int]:
+        """Of the events of samples."""
         return last_epochs(self.scorer.run, self.checkpoint, self.scorer.config.replay_back)
 
     def work(self, queries: Queries) -> FeatureWork:
@@ -111,13 +120,14 @@ class FeaturePlan:
         """
         scorer, numbers = self.scorer, self.scorer.config.features.layer_numbers
         model = scorer.model(scorer.replays[-1])
-        sides = measure_sides(model, partial(_probe, scorer.run, model))
-        seed = scorer.run.ledger.seed
+        sides = sides_of(scorer.run, model)
         if numbers:
             lots: list[Sizes] = [allocate_evenly(sides, numbers)]
         else:
             whole = {name: (side.inputs, side.outputs) for name, side in sides.items()}
             lots = self._whole_layers(model, sides, whole, len(queries))
+        seed, rows = scorer.run.ledger.seed, scorer.rows(model)
+        layouts = [SketchLayout.of(seed, sides, lot) for lot in lots]
         return FeatureWork(
             scorer.run,
             self.checkpoint,
@@ -125,11 +135,16 @@ class FeaturePlan:
             self.methods,
             self.measurements,
             self.source,
-            [Projection(seed, lot) for lot in lots],
-            [list(blocks_by_layer(sides, lot).values()) for lot in lots],
-            scorer.rows(model),
+            self.computed(layouts, rows),
+            layouts,
+            rows,
             queries,
         )
+
+    def computed(self, lots: Sequence[SketchLayout], rows: int) -> ComputedFeatures:
+        """The samples' features, to be computed in passes of so many rows."""
+        run, measurements = self.scorer.run, self.measurements
+        return ComputedFeatures(run, self.checkpoint, measurements, self.source, lots, rows)
 
     def _whole_layers(
         self, model: nn.Module, sides: dict[str, Sides], whole: Sizes, queries: int
@@ -162,6 +177,22 @@ class FeaturePlan:
         return list(lots)
 
 
+def grid(scorer: Scorer, draws: str, bins: int, seed: int, most_parts: int) -> Grid:
+    """Timesteps and noises, of samples and queries or beside the events of samples.
+
+    Args:
+        scorer: the run, and its checkpoints.
+        draws: "visits", or the name of a grid.
+        bins: of timesteps.
+        seed: of timesteps and noises.
+        most_parts: into which draws fall.
+    """
+    count, noises = BIN_GRID if draws == VISITS else GRIDS[draws]
+    count = count * bins if draws == VISITS else count
+    epoch = scorer.replays[-1].checkpoint.epoch
+    return Grid.spread(scorer.run, count, bins, noises, seed, epoch, most_parts)
+
+
 def feature_plans(scorer: Scorer) -> tuple[FeaturePlan, ...]:
     """One for each feature of the chosen methods that compare features.
 
@@ -183,18 +214,11 @@ def _draws(scorer: Scorer, draws: Draws) -> str:
         return "medium"
     run, checkpoint = scorer.run, scorer.replays[-1].checkpoint
     known = len(last_epochs(run, checkpoint)) if run.events_known else 0
-    if wanted == "visits":
+    if wanted == VISITS:
         if known < 2:
             raise RetracError(
                 f"{run.path} knows no events of its training, or one of each sample alone: leave "
                 "out --draws visits"
             )
         return wanted
-    return "visits" if known >= FEWEST else "medium"
-
-
-def _probe(run: Run, model: nn.Module) -> Tensor:
-    """Losses of two samples, for the shapes of gradients."""
-    seen: Seen = run.example.repeated(2).on(next(model.parameters()).device)
-    timesteps = torch.full((2,), run.timesteps // 2, device=seen.clean.device)
-    return run.objective.losses(model, seen, timesteps, torch.ones_like(seen.clean))
+    return VISITS if known >= FEWEST else "medium"

@@ -4,7 +4,6 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from retrac.attribution.asked import Queries
@@ -13,13 +12,11 @@ from retrac.attribution.features import Features, features, silent, variants
 from retrac.attribution.methods import Method
 from retrac.attribution.metrics import inverse_norms
 from retrac.attribution.parts import Left, Parts
+from retrac.attribution.sample_features import SampleFeatures
 from retrac.diffusion.measurements import Measurement
-from retrac.gradients.sketch import Projection
+from retrac.gradients.sketch_layout import SketchLayout
 from retrac.progress import progress
 from retrac.training.run import Checkpoint, Run
-
-CHUNK = 256
-"""Samples whose features are a finished piece of work, at the most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +28,10 @@ class FeatureWork:
         checkpoint: the weights.
         load: loads them.
         methods: M, which share a feature.
-        measurements: of the feature, those that the run can give.
-        source: of the draws.
-        projections: what is in memory at a time: all layers in sketches, or some of them whole.
-        layers: for each projection the numbers of each layer.
+        measurements: of the feature, those that there are.
+        source: of the queries' draws.
+        samples: gives the samples' features.
+        lots: what is in memory at a time: all layers in sketches, or some of them whole.
         rows: draws in a pass.
         queries: Q of them.
     """
@@ -45,8 +42,8 @@ class FeatureWork:
     methods: Sequence[Method]
     measurements: Sequence[Measurement]
     source: Source
-    projections: Sequence[Projection]
-    layers: Sequence[Sequence[slice]]
+    samples: SampleFeatures
+    lots: Sequence[SketchLayout]
     rows: int
     queries: Queries
 
@@ -63,13 +60,9 @@ class FeatureWork:
         for which in range(self.source.bins):
             if self._bin(which) in there:
                 continue
-            for number in range(len(self.projections)):
+            for lot in range(len(self.lots)):
                 draws += self.source.query_draws * len(self.queries)
-                visits += sum(
-                    self.source.sample_draws(chunk, which)
-                    for chunk in self._chunks
-                    if self._piece(which, number, chunk) not in there
-                )
+                visits += self.samples.pending(self._lot(which, lot), which, lot, there)
         return Left(int(draws + visits > 0), draws, visits)
 
     def bins_left(self, there: Container[str]) -> int:
@@ -90,12 +83,11 @@ class FeatureWork:
                 if self._bin(which) in parts:
                     continue
                 model = model or self.load()
-                lots = range(len(self.projections))
+                lots = range(len(self.lots))
                 scores = [self._scores(model, which, lot, parts, advance) for lot in lots]
                 parts.put(self._bin(which), {"scores": np.sum(scores, 0)})
-                for number in range(len(self.projections)):
-                    for chunk in self._chunks:
-                        parts.drop(self._piece(which, number, chunk))
+                for lot in lots:
+                    self.samples.forget(self._lot(which, lot), parts)
 
     def features(self) -> Iterator[tuple[Tensor, Tensor, Sequence[slice]]]:
         """Bin by bin the features themselves, over all draws: of queries `[R, Q, d]`, of samples
@@ -103,12 +95,12 @@ class FeatureWork:
         model = self.load()
         parts = Parts(None, {})
         for which in range(self.source.bins):
-            for number, layers in enumerate(self.layers):
-                queries = self.of_queries(model, which, number, silent)
-                samples = list(self._sample_features(model, which, number, parts, silent))
-                yield queries.mean(), Features.joined(samples).mean(), layers
-                for chunk in self._chunks:
-                    parts.drop(self._piece(which, number, chunk))
+            for lot, layout in enumerate(self.lots):
+                name = self._lot(which, lot)
+                queries = self.of_queries(model, which, lot, silent)
+                samples = self.samples.read(name, which, lot, model, parts, silent)
+                yield queries.mean(), samples.mean(), layout.layers
+                self.samples.forget(name, parts)
 
     def assemble(self, parts: Parts) -> np.ndarray:
         """The mean over bins, `[M, 1 + G, Q, N]`: all draws, then without each part of them."""
@@ -116,12 +108,14 @@ class FeatureWork:
         return np.asarray(total / self.source.bins, np.float32)
 
     def _scores(
-        self, model: nn.Module, which: int, number: int, parts: Parts, advance: Callable[..., None]
+        self, model: nn.Module, which: int, lot: int, parts: Parts, advance: Callable[..., None]
     ) -> np.ndarray:
         """What one bin and one lot of layers say, `[M, 1 + G, Q, N]`."""
-        asked = self.of_queries(model, which, number, advance)
-        held = Features.joined(list(self._sample_features(model, which, number, parts, advance)))
-        share = len(self.layers[number]) / sum(map(len, self.layers))
+        asked = self.of_queries(model, which, lot, advance)
+        name = self._lot(which, lot)
+        held = self.samples.read(name, which, lot, model, parts, advance)
+        layers = self.lots[lot].layers
+        share = len(layers) / sum(len(each.layers) for each in self.lots)
         every = list(variants(held.parts))
         scores = np.empty(
             (len(self.methods), len(every), len(self.queries), self.run.size), np.float32
@@ -129,21 +123,22 @@ class FeatureWork:
         for at, without in enumerate(every):
             queries, samples = asked.mean(without), held.mean(without)
             for place, method in enumerate(self.methods):
-                found = bin_scores(method, queries, samples, self.layers[number])
+                found = bin_scores(method, queries, samples, layers)
                 scores[place, at] = (share * found).numpy()
         return scores
 
     def of_queries(
-        self, model: nn.Module, which: int, number: int, advance: Callable[..., None]
+        self, model: nn.Module, which: int, lot: int, advance: Callable[..., None]
     ) -> Features:
         """Features of all queries in one bin and one lot of layers."""
+        layout = self.lots[lot]
         return features(
             model,
             self.run.objective,
             self.measurements,
             self.source.query_rows(self.queries, which, self.rows),
-            self.projections[number],
-            self.layers[number][-1].stop,
+            layout.projection,
+            layout.size,
             len(self.queries),
             self.source.parts,
             self.source.query_group,
@@ -152,57 +147,11 @@ class FeatureWork:
             advance,
         )
 
-    def _sample_features(
-        self,
-        model: nn.Module,
-        which: int,
-        number: int,
-        parts: Parts,
-        advance: Callable[..., None],
-    ) -> Iterator[Features]:
-        for chunk in self._chunks:
-            name = self._piece(which, number, chunk)
-            if name not in parts:
-                found = self.of_samples(model, which, number, chunk, advance)
-                parts.put(name, {"sums": found.sums.numpy(), "counts": found.counts.numpy()})
-            piece = parts.get(name)
-            yield Features(torch.from_numpy(piece["sums"]), torch.from_numpy(piece["counts"]))
-
-    def of_samples(
-        self,
-        model: nn.Module,
-        which: int,
-        number: int,
-        chunk: np.ndarray,
-        advance: Callable[..., None],
-    ) -> Features:
-        """Features of some samples in one bin and one lot of layers."""
-        ids = self.run.dataset.ids
-        return features(
-            model,
-            self.run.objective,
-            self.measurements,
-            self.source.sample_rows(chunk, which, self.rows),
-            self.projections[number],
-            self.layers[number][-1].stop,
-            len(chunk),
-            self.source.parts,
-            self.source.group,
-            self.rows,
-            lambda image: f"sample {ids[int(chunk[image])]!r} at {self.checkpoint.path.name}",
-            advance,
-        )
-
-    @property
-    def _chunks(self) -> list[np.ndarray]:
-        every = np.arange(self.run.size)
-        return [every[start : start + CHUNK] for start in range(0, len(every), CHUNK)]
-
     def _bin(self, which: int) -> str:
         return f"{self.name}-bin-{which:03d}"
 
-    def _piece(self, which: int, number: int, chunk: np.ndarray) -> str:
-        return f"{self._bin(which)}-layers-{number:03d}-samples-{chunk[0]:07d}"
+    def _lot(self, which: int, lot: int) -> str:
+        return f"{self._bin(which)}-layers-{lot:03d}"
 
 
 def bin_scores(method: Method, queries: Tensor, samples: Tensor, layers: Sequence[slice]) -> Tensor:

@@ -1,131 +1,42 @@
-"""Making an index of a run, and answering queries from one."""
+"""Answering queries from a run's index or recording."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from retrac.attribution.ahead import ahead
 from retrac.attribution.asked import Queries
-from retrac.attribution.config import TRAINED, AttributeConfig, IndexConfig
+from retrac.attribution.config import TRAINED, AttributeConfig
 from retrac.attribution.exact import Scored
-from retrac.attribution.methods import Method, by_events
-from retrac.attribution.parts import Left, Parts
+from retrac.attribution.methods import DEFAULT, Draws, Method
+from retrac.attribution.parts import Parts
 from retrac.attribution.replay import Replay
-from retrac.attribution.sample_scores import replayed, samples_in_piece
 from retrac.attribution.scorer import Scorer, pattern_of
-from retrac.attribution.sketched import query_sketches, sample_sketches
+from retrac.attribution.sketched import query_sketches
+from retrac.attribution.stored_plan import last_sums
 from retrac.errors import RetracError
-from retrac.gradients.allocation import Sides, measure_sides
-from retrac.gradients.weights import WEIGHTS
 from retrac.progress import progress
-from retrac.training.index import CONFIG, Index, IndexedCheckpoint, laid_out, pilot
+from retrac.store.bins import TIMESTEPS
+from retrac.store.index import CONFIG, Index
+from retrac.store.intervals import INTERVALS, StoredInterval
 from retrac.training.recording import RECORDED
 from retrac.training.run import Run
 from retrac.training.trained import TrainedRun
 
 INDEX = "index"
 """Folder of a run's index."""
-INTERVALS = " (each in it stands for the epochs since the one before: none can be left out)"
+TOGETHER = " (each in it stands for the epochs since the one before: none can be left out)"
 """Why an index does not answer for some of its checkpoints."""
-
-
-def build_index(run: Run, config: IndexConfig | None = None) -> Index:
-    """Sketch every sample's replayed gradients at every checkpoint, into `RUN/index`.
-
-    Stopped at any moment, the same call goes on. After further training, it adds the checkpoints
-    that are new; the sizes of sketches stay those that were laid out for the first ones.
-
-    Args:
-        run: a training run.
-        config: what is indexed.
-
-    Raises:
-        RetracError: the run has an index of other settings, a checkpoint is missing, the dataset
-            has changed, a gradient is not finite, too little memory or space.
-    """
-    config = config or IndexConfig()
-    scorer = index_scorer(run, config)
-    index = begin_index(scorer, config)
-    index.save()
-    samples = len(run.dataset)
-    total = samples * sum(len(replay.epochs) for replay in scorer.replays)
-    with progress("index", total, "gradients") as advance:
-        for replay in scorer.replays:
-            visits = len(replay.epochs)
-            part = index.checkpoint(replay.checkpoint.epoch)
-            if not (part.path / "done.zarr").is_dir():
-                size, chunk = int(index.config["size"]), samples_in_piece(run.shape, visits)
-                part = IndexedCheckpoint.create(
-                    part.path, tuple(WEIGHTS), samples, size, visits, chunk
-                )
-            missing = part.missing
-            there = samples - sum(piece.stop - piece.start for piece in missing)
-            advance(there * visits, note=f"epoch {replay.checkpoint.epoch}")
-            if not missing:
-                continue
-            model = scorer.model(replay)
-            batch = scorer.rows(model)
-            loaded = ahead(missing, lambda piece: scorer.visits(replay, _range(piece)))  # noqa: B023
-            for piece, shown in loaded:
-                rows = sample_sketches(
-                    model,
-                    run.objective,
-                    shown,
-                    replay,
-                    _range(piece),
-                    tuple(WEIGHTS.values()),
-                    index.projection,
-                    batch,
-                    run.dataset.ids,
-                )
-                part.write(piece, rows)
-                advance((piece.stop - piece.start) * visits)
-    return index
-
-
-def index_scorer(run: Run, config: IndexConfig) -> Scorer:
-    """What computes an index: every method, at the replayed visits.
-
-    Raises:
-        RetracError: the run has an index of other settings, or a checkpoint or the device is not
-            there.
-    """
-    scorer = Scorer.of(
-        run,
-        AttributeConfig(
-            methods=tuple(method.name for method in by_events()),
-            checkpoints=config.checkpoints,
-            replay=config.replay,
-            parameters=config.parameters,
-            compute=config.compute,
-        ),
-    )
-    _found_index(scorer, config)
-    return scorer
-
-
-def index_left(scorer: Scorer, path: Path) -> Left:
-    """What the index in a folder lacks."""
-    visits = [
-        sum(piece.stop - piece.start for piece in _missing(scorer, path, replay))
-        * len(replay.epochs)
-        for replay in scorer.replays
-    ]
-    return Left(checkpoints=sum(count > 0 for count in visits), draws=0, visits=sum(visits))
 
 
 def open_index(run: Run, config: AttributeConfig) -> Index:
     """Open a run's index or recording, for queries.
 
     Raises:
-        RetracError: there is none, it is not whole, is of another training, lacks a method, or
-            other checkpoints, replay or parameters are asked for.
+        RetracError: there is none, it is not whole, is of another training, lacks what a method
+            needs, or other checkpoints, replay or parameters are asked for.
     """
     path = run.path / (RECORDED if config.recorded else INDEX)
     if not (path / CONFIG).is_file():
@@ -133,30 +44,89 @@ def open_index(run: Run, config: AttributeConfig) -> Index:
         raise RetracError(f"{run.path} has no {path.name!r} folder: make it with {made}")
     index = Index.open(path)
     index.refuse_other_training(_recorded(run) if config.recorded else run.identity)
-    asked = {
+    settled = as_indexed(config, index, run)
+    wanted = {
         "checkpoints": sorted(set(config.checkpoints)),
         "replay": config.replay != "last" and config.replay,
         "parameters": config.parameters != TRAINED and pattern_of(run, config.parameters),
     }
-    there = {"checkpoints": index.epochs, **index.config}
-    for name, value in asked.items():
+    there = {
+        "checkpoints": list(settled.checkpoints),
+        "replay": settled.replay,
+        "parameters": settled.parameters,
+    }
+    for name, value in wanted.items():
         if value and value != there[name]:
             raise RetracError(
                 f"{path} has --{name} {there[name]}, not {value}: leave the option out, or make "
-                f"another index{INTERVALS if name == 'checkpoints' else ''}"
+                f"another index{TOGETHER if name == 'checkpoints' else ''}"
             )
-    index.require(index.config.get("checkpoints", [point.epoch for point in run.checkpoints]))
+    _require(index, settled)
     return index
 
 
-def as_indexed(config: AttributeConfig, index: Index) -> AttributeConfig:
-    """The same settings, with those that the index has decided."""
+def as_indexed(config: AttributeConfig, index: Index, run: Run) -> AttributeConfig:
+    """The same settings, with those that the index has decided.
+
+    Raises:
+        RetracError: it lacks what a method needs.
+    """
+    features = index.features
+    if INTERVALS in features:
+        recorded = [point.epoch for point in run.checkpoints]
+        checkpoints = features[INTERVALS].config.get("checkpoints", recorded)
+        replay = str(features[INTERVALS].config["replay"])
+    else:
+        checkpoints, replay = [features[TIMESTEPS].config["at"]], config.replay
     return replace(
         config,
-        checkpoints=tuple(index.epochs),
-        replay=str(index.config["replay"]),
+        methods=_answered(config, index),
+        checkpoints=tuple(checkpoints),
+        replay=replay,
         parameters=str(index.config["parameters"]),
     )
+
+
+def _answered(config: AttributeConfig, index: Index) -> tuple[str, ...]:
+    """Names of the chosen methods that an index answers; without a choice, of those that it can.
+
+    Raises:
+        RetracError: it lacks what one of them needs.
+    """
+    lacking = [method.name for method in config.chosen if not answers(index, method)]
+    answered = tuple(name for name in config.methods if name not in lacking)
+    if lacking and (config.methods != DEFAULT or not answered):
+        option = "--recorded" if config.recorded else "--index"
+        raise RetracError(
+            f"{index.path} does not hold what {', '.join(map(repr, lacking))} needs: score it "
+            f"without {option}"
+        )
+    return answered
+
+
+def answers(index: Index, method: Method) -> bool:
+    """Whether an index holds what a method needs."""
+    feature = index.features.get(method.draws.value)
+    return (
+        feature is not None
+        and method.parameter_metric is None
+        and method.weight.__name__ in feature.weights
+        and any(each.__name__ in feature.config["measurements"] for each in method.measurements)
+    )
+
+
+def _require(index: Index, settled: AttributeConfig) -> None:
+    """Refuse an index that is not whole for these methods.
+
+    Raises:
+        RetracError: it is not.
+    """
+    for method in settled.chosen:
+        feature = index.features[method.draws.value]
+        checkpoints = settled.checkpoints
+        if method.draws is Draws.TIMESTEPS:
+            checkpoints = last_sums(feature, checkpoints)
+        feature.require(checkpoints, method.weight.__name__)
 
 
 def indexed_part(replay: Replay) -> str:
@@ -169,8 +139,8 @@ def index_scores(scorer: Scorer, index: Index, queries: Queries, parts: Parts) -
 
     Checkpoints whose scores are there are not computed again.
     """
-    run, weights = scorer.run, scorer.weights
-    rows = stored_under(index, scorer.methods)
+    run, feature = scorer.run, index.features[INTERVALS]
+    names = [method.weight.__name__ for method in scorer.methods]
     each = len(queries) * scorer.draws
     with progress("attribute", each * len(scorer.replays), "gradients") as advance:
         for replay in scorer.replays:
@@ -183,15 +153,15 @@ def index_scores(scorer: Scorer, index: Index, queries: Queries, parts: Parts) -
                 run.objective,
                 scorer.plan.at(replay.checkpoint.epoch),
                 queries.asked(run, scorer.plan),
-                weights,
-                index.projection,
+                scorer.weights,
+                feature.layout.projection,
                 scorer.rows(model),
                 queries.ids,
                 replay.checkpoint.path.name,
                 advance,
             )
-            part = index.checkpoint(replay.checkpoint.epoch)
-            found = [piece_scores(part, piece, rows, directions) for piece in part.chunks]
+            stored = StoredInterval(feature, replay.checkpoint.epoch)
+            found = [chunk_scores(stored, chunk, names, directions) for chunk in stored.chunks]
             parts.put(
                 indexed_part(replay),
                 {
@@ -210,98 +180,25 @@ def index_scores(scorer: Scorer, index: Index, queries: Queries, parts: Parts) -
     )
 
 
-def stored_under(index: Index, methods: Sequence[Method]) -> list[int]:
-    """Places in an index of the methods' weights.
-
-    Raises:
-        RetracError: it lacks one, or a method takes more than products of sketches.
-    """
-    for method in methods:
-        if method.parameter_metric is not None or method.weight.__name__ not in index.weights:
-            raise RetracError(
-                f"{index.path} does not hold what {method.name!r} needs: score it without --index"
-            )
-    return [index.weights.index(method.weight.__name__) for method in methods]
-
-
-def piece_scores(
-    part: IndexedCheckpoint, piece: slice, weights: Sequence[int], directions: Tensor
+def chunk_scores(
+    stored: StoredInterval, chunk: slice, weights: Sequence[str], directions: Tensor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores `[M, Q, S]` of one piece of an index, with the norms and timesteps of its visits."""
-    read = part.read(piece)
-    sketches = torch.from_numpy(read.sketches[weights])
-    return (
-        torch.einsum("mqd,msd->mqs", directions, sketches).numpy(),
-        read.norms,
-        read.timesteps,
-    )
+    """Scores `[M, Q, S]` of one chunk of samples, with the norms and timesteps of their visits.
 
-
-def begin_index(scorer: Scorer, config: IndexConfig) -> Index:
-    """A run's index as it will be, laid out if there is none; nothing is written.
-
-    Raises:
-        RetracError: it has one of other settings.
+    Args:
+        stored: sums at one checkpoint.
+        chunk: of them.
+        weights: M names, of the methods' weights.
+        directions: `[M, Q, d]`.
     """
-    return _found_index(scorer, config) or Index.planned(
-        scorer.run.path / INDEX,
-        {**_settings(scorer, config), **lay_out(scorer, scorer.replays, config.sketch_size)},
-    )
-
-
-def lay_out(scorer: Scorer, replays: Sequence[Replay], asked: int) -> dict[str, Any]:
-    """Lay sketches out by where gradients are at some checkpoints; as `laid_out` says it."""
-    by_checkpoint = [_sides(scorer, replay) for replay in replays]
-    first = by_checkpoint[0]
-    sides = {
-        name: Sides(
-            first[name].copies,
-            first[name].inputs,
-            first[name].outputs,
-            float(np.mean([found[name].share for found in by_checkpoint])),
-        )
-        for name in first
-    }
-    return laid_out(sides, asked)
+    rows = stored.read(chunk, weights)
+    scores = [
+        direction @ torch.from_numpy(rows.sums[name]).mT
+        for name, direction in zip(weights, directions, strict=True)
+    ]
+    return torch.stack(scores).numpy(), rows.norms, rows.timesteps
 
 
 def _recorded(run: Run) -> str:
     """What a recording knows of its training."""
     return run.origin if isinstance(run, TrainedRun) else run.identity
-
-
-def _found_index(scorer: Scorer, config: IndexConfig) -> Index | None:
-    return Index.found(scorer.run.path / INDEX, _settings(scorer, config))
-
-
-def _settings(scorer: Scorer, config: IndexConfig) -> dict[str, Any]:
-    precision = config.compute.precision
-    return {
-        "kind": "replayed",
-        "trained": scorer.run.identity,
-        "checkpoints": [replay.checkpoint.epoch for replay in scorer.replays],
-        "weights": list(WEIGHTS),
-        "replay": config.replay,
-        "parameters": pattern_of(scorer.run, config.parameters),
-        "seed": scorer.run.ledger.seed,
-        "asked": config.sketch_size,
-        **({} if precision == "float32" else {"precision": precision}),
-    }
-
-
-def _sides(scorer: Scorer, replay: Replay) -> dict[str, Sides]:
-    model, run = scorer.model(replay), scorer.run
-    shown = replayed(run, replay.epochs[-1:], pilot(len(run.dataset)))
-    parts = shown.on(scorer.device).split(scorer.rows(model))
-    passes = [partial(run.objective.losses, model, *part) for part in parts]
-    return measure_sides(model, *passes)
-
-
-def _missing(scorer: Scorer, path: Path, replay: Replay) -> list[slice]:
-    part = IndexedCheckpoint(path / f"epoch-{replay.checkpoint.epoch:04d}", tuple(WEIGHTS))
-    begun = (part.path / "done.zarr").is_dir()
-    return part.missing if begun else [slice(0, len(scorer.run.dataset))]
-
-
-def _range(piece: slice) -> np.ndarray:
-    return np.arange(piece.start, piece.stop)

@@ -12,9 +12,26 @@ from retrac.attribution.replay import Replay
 from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
+from retrac.gradients.allocation import Sides, allocate, measure_sides
 from retrac.gradients.sketch import Projection, sketches
+from retrac.gradients.sketch_layout import SketchLayout
 from retrac.gradients.weights import Weight
-from retrac.training.index import Rows
+from retrac.store.intervals import IntervalRows
+from retrac.training.run import Run
+
+
+def sides_of(run: Run, model: nn.Module) -> dict[str, Sides]:
+    """The shapes of the gradients of a run's network, seen on two samples."""
+    seen = run.example.repeated(2).on(next(model.parameters()).device)
+    timesteps = torch.full((2,), run.timesteps // 2, device=seen.clean.device)
+    noise = torch.ones_like(seen.clean)
+    return measure_sides(model, lambda: run.objective.losses(model, seen, timesteps, noise))
+
+
+def lay_out(run: Run, model: nn.Module, size: int) -> SketchLayout:
+    """A layout of about so many numbers for sketches of a run's gradients."""
+    sides = sides_of(run, model)
+    return SketchLayout.of(run.ledger.seed, sides, allocate(sides, size))
 
 
 def query_sketches(
@@ -84,7 +101,7 @@ def sample_sketches(
     projection: Projection,
     batch: int,
     ids: Sequence[str],
-) -> Rows:
+) -> IntervalRows:
     """`Σ_v (η_v/B_v) w(‖g_v‖) S(g_v)` for each weight and sample, with norms by the sketch.
 
     Args:
@@ -122,8 +139,9 @@ def sample_sketches(
         for weight, total in zip(weights, sums, strict=True):
             total.index_add_(0, where, (weight(norm) * counted[part])[:, None] * rows)
     assert sums is not None  # there is a visit
-    return Rows(
-        sums.numpy(),
+    names = [weight.__name__ for weight in weights]
+    return IntervalRows(
+        dict(zip(names, sums.numpy(), strict=True)),
         norms.view(epochs, count).T.numpy(),
         visits.timesteps.view(epochs, count).T.numpy(),
     )

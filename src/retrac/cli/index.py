@@ -12,10 +12,10 @@ from retrac.cli.estimate import announced
 
 @dataclass(frozen=True)
 class Index:
-    """Store sketches of every sample's gradients, so that `attribute --index` takes moments.
+    """Store what methods need of every sample, so that `attribute --index` takes moments.
 
     Stopped at any moment, the same command goes on; after further training it adds the checkpoints
-    that are new.
+    that are new, and with other --methods what these need.
     """
 
     run: tyro.conf.Positional[Path]
@@ -26,8 +26,9 @@ class Index:
 
     def __call__(self) -> None:
         """Index, and say what there is now."""
+        from retrac.attribution.build_index import build_index
         from retrac.attribution.estimate import estimate_index
-        from retrac.attribution.indexed import INDEX, build_index
+        from retrac.attribution.indexed import INDEX
         from retrac.training.run import Run
 
         run = Run.open(self.run)
@@ -35,7 +36,9 @@ class Index:
         if not announced(measure, run.path / INDEX, self.dry_run):
             return
         index = build_index(run, self.config)
-        print(
-            f"{index.path}: {index.config['size']:,} numbers per sample, method and checkpoint; "
-            f"{len(index.epochs)} checkpoints"
-        )
+        for name, feature in index.features.items():
+            checkpoints = len(feature.begun())
+            print(
+                f"{index.path}: {name}, in sketches of {feature.layout.size:,} numbers; "
+                f"{checkpoints} checkpoint{'s' if checkpoints != 1 else ''}"
+            )

@@ -9,7 +9,7 @@ import tyro
 
 from retrac.cli.estimate import announced
 from retrac.errors import RetracError
-from retrac.training.config import TrainConfig
+from retrac.training.config import RecordConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,14 @@ class Train:
     """The run folder to write, such as runs/digits."""
     record: bool = False
     """Record every visit's gradient, in sketches, at the weights it met: `attribute --recorded`
-    then needs no replay. Weights are the same bits with and without. Until a checkpoint comes,
-    sums are held in memory, and in the rolling state: 64 KB per sample with 8192 numbers."""
+    then needs no gradients of samples. Weights are the same bits with and without. Until a
+    checkpoint comes, sums are held in memory, and in the rolling state: 320 KB per sample with
+    8192 numbers and 8 bins."""
     sketch_size: int = 8192
     """With --record: about how many numbers a sketch has."""
+    record_bins: int = 8
+    """With --record: equal parts of the timesteps by which gradients are added up for
+    kernel-retrac."""
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     dry_run: bool = False
     """Tell the time, memory and disk that it needs, and stop."""
@@ -42,9 +46,8 @@ class Train:
 
         if self.output is None:
             raise RetracError("train needs --output, the run folder to write")
-        if self.sketch_size < 1:
-            raise RetracError(f"--sketch-size must be at least 1, not {self.sketch_size}")
-        record = self.sketch_size if self.record else None
+        asked = RecordConfig(self.sketch_size, self.record_bins)
+        record = asked if self.record else None
         dataset = open_dataset(self.config.data)
         measure = partial(estimate_training, self.config, dataset, self.output, record)
         if not announced(measure, self.output, self.dry_run):

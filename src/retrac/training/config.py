@@ -8,6 +8,7 @@ from retrac.data.config import DatasetConfig
 from retrac.data.named import NAMED
 from retrac.diffusion.config import ModelConfig, ObjectiveConfig
 from retrac.errors import RetracError, unknown
+from retrac.gradients.weights import WEIGHTS, Weight
 from retrac.training.plain import Plain, refuse_unknown_choices
 from retrac.training.visits import Visits
 
@@ -147,6 +148,24 @@ class TrainConfig(Plain):
         preset = dict(NAMED[name].preset) if name in NAMED else {}
         config = TrainConfig(data=DatasetConfig(dataset=name)).with_preset(preset)
         return config.with_preset(changes)
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """What is recorded of every visit while training, in sketches."""
+
+    sketch_size: int = 8192
+    """About how many numbers a sketch has."""
+    bins: int = 8
+    """Equal parts of the timesteps by which visits are added up for methods such as
+    kernel-retrac."""
+    weights: tuple[Weight, ...] = tuple(WEIGHTS.values())
+    """Under which visits are added up for methods such as tracin and retrac."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("sketch-size", self.sketch_size), ("record-bins", self.bins)):
+            if value < 1:
+                raise RetracError(f"--{name} must be at least 1, not {value}")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What training and generation will need, by a few steps of a network of their own."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,11 +11,15 @@ from retrac.data.dataset import ImageDataset
 from retrac.diffusion.device import choose_device
 from retrac.diffusion.sampling import BATCH, Making, sample
 from retrac.estimate import PASSES, Estimate, folder_bytes, peak_bytes, scratch, seconds_of
-from retrac.gradients.weights import WEIGHTS
-from retrac.training.config import TrainConfig
+from retrac.store.bins import TIMESTEPS, bin_columns
+from retrac.store.feature import StoredFeature
+from retrac.store.index import Index
+from retrac.store.intervals import INTERVALS, sum_columns, visit_columns
+from retrac.store.table import Column, Table, rows_in_chunk
+from retrac.training.begin_recording import plan_recording
+from retrac.training.config import RecordConfig, TrainConfig
 from retrac.training.generation import labels_for
 from retrac.training.generation import refuse_unfit as refuse_unfit_images
-from retrac.training.index import CHUNK, Index, IndexedCheckpoint, Rows
 from retrac.training.ledger import Ledger
 from retrac.training.loop import (
     STATE_SECONDS,
@@ -24,14 +28,14 @@ from retrac.training.loop import (
     make_accelerator,
     refuse_unfit_training,
 )
-from retrac.training.recording import NoRecording, Recorder, lay_out, steps_ahead
+from retrac.training.recording import NoRecording, Recorder
 from retrac.training.resume import latest_state
 from retrac.training.run import Run, choose_checkpoints
 from retrac.training.state import read_point
 
-LOOK = 5
-"""Steps to look ahead before a recording is measured; enough to see what a step costs."""
 FLOAT = 4
+CHUNK = 64
+"""Samples whose sums are saved, to see how long it takes."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,6 @@ class StepCosts:
         state: seconds, of a rolling state.
         checkpoint_bytes: on disk, with everything that comes with it.
         state_bytes: on disk.
-        begin: seconds, once.
         held: bytes of memory that a few steps do not show.
     """
 
@@ -78,7 +81,6 @@ class StepCosts:
     state: float
     checkpoint_bytes: int
     state_bytes: int
-    begin: float = 0.0
     held: int = 0
 
 
@@ -91,14 +93,14 @@ def training_needs(left: StepsLeft, costs: StepCosts, memory: int) -> Estimate:
     at_end = left.checkpoints * costs.checkpoint_bytes + min(rolling, 1) * costs.state_bytes
     before = (left.checkpoints - 1) * costs.checkpoint_bytes + min(rolling, 2) * costs.state_bytes
     return Estimate(
-        costs.begin + seconds + left.checkpoints * costs.checkpoint + states * costs.state,
+        seconds + left.checkpoints * costs.checkpoint + states * costs.state,
         memory + costs.held,
         int(max(at_end, before)),
     )
 
 
 def estimate_training(
-    config: TrainConfig, dataset: ImageDataset, output: Path, record: int | None
+    config: TrainConfig, dataset: ImageDataset, output: Path, record: RecordConfig | None
 ) -> Estimate | None:
     """Measure some steps, a checkpoint and a sampling step, with a network of its own.
 
@@ -177,25 +179,49 @@ def estimate_generation(
 
 @dataclass(frozen=True)
 class RowCosts:
-    """What a sample's row of an index costs to write: seconds, and bytes on disk."""
+    """What a sample's row in tables costs to write: seconds, and bytes on disk."""
 
     seconds: float
     disk: float
 
+    def __add__(self, other: "RowCosts") -> "RowCosts":
+        return RowCosts(self.seconds + other.seconds, self.disk + other.disk)
 
-def row_costs(
-    folder: Path, weights: Sequence[str], size: int, visits: int, samples: int
-) -> RowCosts:
-    """Write one piece of an index of random numbers into a folder."""
-    count = min(samples, CHUNK)
-    rows = Rows(
-        np.random.default_rng(0).standard_normal((len(weights), count, size), dtype=np.float32),
-        np.ones((count, visits), np.float32),
-        np.zeros((count, visits), np.int64),
-    )
-    part = IndexedCheckpoint.create(folder, weights, count, size, visits, count)
-    seconds = seconds_of(lambda: part.write(slice(0, count), rows))
+
+def row_costs(folder: Path, columns: Mapping[str, Column], samples: int) -> RowCosts:
+    """Write a chunk of random numbers, into a folder that is not there.
+
+    Args:
+        folder: of the table.
+        columns: of it.
+        samples: no more rows than these.
+    """
+    count = min(samples, rows_in_chunk(columns))
+    stream, table = np.random.default_rng(0), Table(folder)
+    table.create(columns, count, count)
+    rows = {
+        name: stream.standard_normal((count, *column.shape), dtype=np.float32)
+        for name, column in columns.items()
+    }
+    seconds = seconds_of(lambda: table.write(slice(0, count), rows))
     return RowCosts(seconds / count, folder_bytes(folder) / count)
+
+
+def interval_row_costs(
+    folder: Path, feature: StoredFeature, weights: int, visits: int, samples: int
+) -> RowCosts:
+    """What a sample's sums over an interval cost.
+
+    Args:
+        folder: where it is tried.
+        feature: of an index.
+        weights: under so many.
+        visits: of a sample.
+        samples: N.
+    """
+    one = row_costs(folder / "sums", sum_columns(feature), samples)
+    every = row_costs(folder / "visits", visit_columns(visits), samples)
+    return sum([one] * weights, every)
 
 
 def _plain_costs(training: Training, config: TrainConfig) -> StepCosts:
@@ -211,29 +237,25 @@ def _plain_costs(training: Training, config: TrainConfig) -> StepCosts:
 
 
 def _recorded_costs(
-    plain: StepCosts, training: Training, config: TrainConfig, begun: Index | None, size: int
+    plain: StepCosts,
+    training: Training,
+    config: TrainConfig,
+    begun: Index | None,
+    record: RecordConfig,
 ) -> StepCosts:
     """What recording adds to them; `begun` is the recording that there is already."""
-    dataset, ledger = training.dataset, training.ledger
-    folder, device = training.output, training.accelerator.device
-    ahead = steps_ahead(config, len(dataset))
-    laid = (
-        begun.config
-        if begun is not None
-        else {
-            "weights": list(WEIGHTS),
-            "seed": config.seed,
-            **lay_out(config, size, training.network, dataset, ledger, device, LOOK),
-        }
-    )
-    index = Index(folder, laid)
-    training.recording = Recorder(index, training.network, ledger, training.accelerator)
-    weights, numbers, samples = index.weights, int(laid["size"]), len(dataset)
-    row = row_costs(folder / "rows", weights, numbers, config.checkpoint_every, samples)
+    dataset, ledger, folder = training.dataset, training.ledger, training.output
+    index = begun or plan_recording(folder, config, record, training.network, dataset, ledger)
+    intervals, by_bin = index.features[INTERVALS], index.features[TIMESTEPS]
+    network, accelerator, weights = training.network, training.accelerator, record.weights
+    training.recording = Recorder(index, network, ledger, accelerator, weights)
+    samples, visits = len(dataset), config.checkpoint_every
+    row = interval_row_costs(folder / "interval", intervals, len(weights), visits, samples)
+    row += row_costs(folder / "bins", bin_columns(by_bin), samples)
     few = replace(ledger, size=min(samples, CHUNK))
-    kept = Recorder(index, training.network, few, training.accelerator)
+    kept = Recorder(index, network, few, accelerator, weights)
     save = seconds_of(lambda: kept.save(folder)) / few.size
-    sums = FLOAT * len(weights) * samples * numbers
+    sums = FLOAT * samples * (len(weights) + record.bins) * intervals.layout.size
     return replace(
         plain,
         visit=_step_seconds(training),
@@ -241,7 +263,6 @@ def _recorded_costs(
         state=plain.state + samples * save,
         checkpoint_bytes=plain.checkpoint_bytes + int(samples * row.disk),
         state_bytes=plain.state_bytes + sums,
-        begin=0.0 if begun is not None else ahead * config.batch_size * plain.visit,
         held=sums,
     )
 

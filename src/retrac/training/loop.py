@@ -20,8 +20,9 @@ from retrac.diffusion.schedule import make_scheduler
 from retrac.errors import RetracError
 from retrac.files import remove
 from retrac.progress import progress
-from retrac.training.config import TrainConfig
-from retrac.training.index import Index
+from retrac.store.index import Index
+from retrac.training.begin_recording import begin_recording, earlier_recording
+from retrac.training.config import RecordConfig, TrainConfig
 from retrac.training.inputs import training_inputs
 from retrac.training.ledger import Ledger
 from retrac.training.optimiser import learning_rate, make_optimizer
@@ -30,8 +31,6 @@ from retrac.training.recording import (
     NoRecording,
     Recorder,
     Recording,
-    begin_recording,
-    found_recording,
 )
 from retrac.training.resume import begin, latest_state, refuse_unfit
 from retrac.training.run import CHECKPOINTS
@@ -48,7 +47,7 @@ STATE_SECONDS = 60.0
 def train(
     config: TrainConfig,
     output: str | Path,
-    record: int | None = None,
+    record: RecordConfig | None = None,
     dataset: ImageDataset | None = None,
 ) -> TrainedRun:
     """Train, or go on with a training that was stopped; the weights are the same either way.
@@ -56,8 +55,7 @@ def train(
     Args:
         config: everything that decides the weights.
         output: the run folder.
-        record: record every visit's gradient in about so many numbers a sample; see
-            `training/recording.py`.
+        record: what is recorded of every visit's gradient; None for nothing.
         dataset: what `config.data` names, where it is open already.
 
     Raises:
@@ -78,9 +76,10 @@ def train(
     recording: Recording = NoRecording()
     if record is not None:
         if accelerator.is_main_process:
-            begin_recording(output, config, record, model, dataset, ledger, accelerator.device)
+            begin_recording(output, config, record, model, dataset, ledger)
         accelerator.wait_for_everyone()
-        recording = Recorder(Index.open(output / RECORDED), model, ledger, accelerator)
+        index = Index.open(output / RECORDED)
+        recording = Recorder(index, model, ledger, accelerator, record.weights)
     Training(config, output, accelerator, dataset, ledger, model, recording).run()
     accelerator.wait_for_everyone()
     return TrainedRun.open(output)
@@ -89,17 +88,17 @@ def train(
 def refuse_unfit_training(
     output: Path,
     config: TrainConfig,
-    record: int | None,
+    record: RecordConfig | None,
     dataset: ImageDataset,
     ledger: Ledger,
 ) -> Index | None:
     """Refuse what can neither begin nor go on; returns the recording that it goes on with.
 
     Raises:
-        RetracError: as `refuse_unfit` and `found_recording`.
+        RetracError: as `refuse_unfit` and `earlier_recording`.
     """
     refuse_unfit(output, config, dataset, ledger)
-    return found_recording(output, config, record, dataset, ledger)
+    return earlier_recording(output, config, record, dataset, ledger)
 
 
 class Training:

@@ -3,45 +3,28 @@
 The recorder looks on: it attaches the tape to the live step and changes no weight by a single bit.
 """
 
-import copy
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from diffusers import UNet2DModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from retrac.data.dataset import ImageDataset
-from retrac.diffusion.loss import Objective
 from retrac.errors import RetracError
-from retrac.gradients.allocation import Sides, measure_sides
 from retrac.gradients.tape import live_tape
-from retrac.gradients.weights import WEIGHTS
-from retrac.training.config import TrainConfig
-from retrac.training.index import CHUNK, Index, IndexedCheckpoint, Rows, laid_out, pilot
-from retrac.training.inputs import training_inputs
+from retrac.gradients.weights import Weight
+from retrac.store.bins import TIMESTEPS, BinRows, StoredBins
+from retrac.store.index import Index
+from retrac.store.intervals import INTERVALS, IntervalRows, StoredInterval
 from retrac.training.ledger import Ledger
-from retrac.training.optimiser import learning_rate, make_optimizer
-from retrac.training.resume import latest_state
 from retrac.training.state import read_tensors
-from retrac.training.trained import new_record, training_identity
 
 RECORDED = "recorded"
 """Folder of a run's recording."""
-LOOK_AHEAD = (10, 100)
-"""The least and the most steps that a copy of the network takes, to see where gradients will be:
-before the first step most layers have none, since networks begin with zeros in their last
-convolutions."""
-LOOKED = 50
-"""Of so many steps one is looked ahead."""
 TENSORS = "recording.safetensors"
 
 
@@ -118,27 +101,39 @@ class NoRecording:
 
 
 class Recorder:
-    """Sums up sketches by sample until a checkpoint comes.
+    """Adds up sketches by sample until a checkpoint comes: under each weight, and by bin of
+    timesteps.
 
     Args:
         index: where they go then.
         network: the network that is trained.
         ledger: of the run.
         accelerator: of the loop.
+        weights: of gradients, those of the index.
     """
 
     def __init__(
-        self, index: Index, network: nn.Module, ledger: Ledger, accelerator: Accelerator
+        self,
+        index: Index,
+        network: nn.Module,
+        ledger: Ledger,
+        accelerator: Accelerator,
+        weights: Sequence[Weight],
     ) -> None:
-        self._index = index
+        self._intervals = index.features[INTERVALS]
+        self._by_bin = index.features[TIMESTEPS]
         self._network = network
         self._ledger = ledger
         self._accelerator = accelerator
-        self._projection = index.projection
-        self._weights = [WEIGHTS[name] for name in index.weights]
-        shape = (len(self._weights), ledger.size, int(index.config["size"]))
-        self._sums = torch.zeros(shape)
+        self._weights = {weight.__name__: weight for weight in weights}
+        samples, bins = ledger.size, int(self._by_bin.config["bins"])
+        size = self._intervals.layout.size
+        self._projection = self._intervals.layout.projection
+        self._sums = {name: torch.zeros(samples, size) for name in self._weights}
+        self._bin_sums = torch.zeros(samples, bins, size)
+        self._counts = torch.zeros(samples, bins, dtype=torch.int64)
         self._norms: dict[int, Tensor] = {}
+        self._timesteps: dict[int, Tensor] = {}
 
     @contextmanager
     def watch(self) -> Iterator[Forward]:
@@ -157,59 +152,81 @@ class Recorder:
         rows = self._gathered(rows, batch)
         if not self._accelerator.is_main_process or rate == 0:
             return
-        rows = rows / factor
+        rows = rows.cpu().div_(factor)
         norms = torch.linalg.vector_norm(rows, dim=1)
         if not torch.isfinite(norms).all():
             raise RetracError(
                 f"a gradient is not finite in epoch {epoch + 1}: lower --learning-rate, or set "
                 "--max-grad-norm; earlier checkpoints are kept"
             )
-        counted = torch.stack([weight(norms) for weight in self._weights]) * rate / len(batch)
-        where = torch.from_numpy(batch)
-        self._sums[:, where] += (counted[..., None] * rows).cpu()
+        samples = torch.from_numpy(batch)
         by_epoch = self._norms.setdefault(epoch, torch.full((self._ledger.size,), torch.nan))
-        by_epoch[where] = norms.cpu()
+        by_epoch[samples] = norms
+        bins = self._counts.shape[1]
+        which = self._timesteps_in(epoch)[samples] * bins // self._ledger.timesteps
+        self._counts[samples, which] += 1
+        self._bin_sums.flatten(0, 1).index_add_(0, samples * bins + which, rows)
+        for name, weight in self._weights.items():
+            counted = weight(norms) * rate / len(batch)
+            self._sums[name].index_add_(0, samples, rows * counted[:, None])
 
     def end_interval(self, first: int, epoch: int) -> None:
         """Write the sums to the index, and begin anew."""
         if not self._accelerator.is_main_process:
             return
-        epochs = range(first, epoch)
-        missing = torch.full((self._ledger.size,), torch.nan)
-        norms = torch.stack([self._norms.get(number, missing) for number in epochs], 1)
-        timesteps = np.stack([self._timesteps(number) for number in epochs], 1)
-        _, samples, size = self._sums.shape
-        part = IndexedCheckpoint.create(
-            self._index.checkpoint(epoch).path,
-            self._index.weights,
-            samples,
-            size,
-            len(epochs),
-            CHUNK,
-        )
-        for chunk in part.chunks:
-            rows = Rows(self._sums[:, chunk].numpy(), norms[chunk].numpy(), timesteps[chunk])
-            part.write(chunk, rows)
-        self._sums.zero_()
+        self._write_interval(range(first, epoch), epoch)
+        self._write_bins(epoch)
+        for sums in (*self._sums.values(), self._bin_sums, self._counts):
+            sums.zero_()
         self._norms.clear()
+        self._timesteps.clear()
+
+    def _write_interval(self, epochs: range, epoch: int) -> None:
+        missing = torch.full((self._ledger.size,), torch.nan)
+        norms = torch.stack([self._norms.get(number, missing) for number in epochs], 1).numpy()
+        timesteps = torch.stack([self._timesteps_in(number) for number in epochs], 1).numpy()
+        self._intervals.remove(epoch)  # of a training that was stopped just before its checkpoint
+        stored = StoredInterval(self._intervals, epoch)
+        stored.begin(self._ledger.size, len(epochs))
+        for chunk in stored.chunks:
+            sums = {name: sums[chunk].numpy() for name, sums in self._sums.items()}
+            stored.write(chunk, IntervalRows(sums, norms[chunk], timesteps[chunk]))
+
+    def _write_bins(self, epoch: int) -> None:
+        self._by_bin.remove(epoch)
+        stored = StoredBins(self._by_bin, epoch)
+        stored.begin(self._ledger.size)
+        for chunk in stored.table.chunks:
+            sums, counts = self._bin_sums[chunk], self._counts[chunk]
+            stored.write(chunk, BinRows(sums[:, :, None, None].numpy(), counts[..., None].numpy()))
 
     def save(self, folder: Path) -> None:
-        """Add sums and norms to a rolling state."""
-        norms = {f"norms {epoch}": values for epoch, values in self._norms.items()}
-        save_file({"sums": self._sums, **norms}, folder / TENSORS)
+        """Add what is summed up to a rolling state."""
+        tensors = {
+            **{f"sums {name}": sums for name, sums in self._sums.items()},
+            **{f"norms {epoch}": norms for epoch, norms in self._norms.items()},
+            "bins": self._bin_sums,
+            "counts": self._counts,
+        }
+        save_file(tensors, folder / TENSORS)
 
     def load(self, folder: Path) -> None:
-        """Take up sums and norms from a rolling state.
+        """Take it up from a rolling state.
 
         Raises:
-            RetracError: they are absent or damaged.
+            RetracError: it is absent or damaged.
         """
         tensors = read_tensors(folder / TENSORS)
-        self._sums = tensors.pop("sums")
-        self._norms = {int(name.split()[1]): values for name, values in tensors.items()}
+        self._sums = {name: tensors.pop(f"sums {name}") for name in self._weights}
+        self._bin_sums, self._counts = tensors.pop("bins"), tensors.pop("counts")
+        self._norms = {int(name.split()[1]): norms for name, norms in tensors.items()}
 
-    def _timesteps(self, epoch: int) -> np.ndarray:
-        return self._ledger.events(epoch, range(self._ledger.size), (1,)).timesteps.numpy()
+    def _timesteps_in(self, epoch: int) -> Tensor:
+        """Of all samples' events, `[N]`."""
+        if epoch not in self._timesteps:
+            events = self._ledger.events(epoch, range(self._ledger.size), (0,))
+            self._timesteps[epoch] = events.timesteps
+        return self._timesteps[epoch]
 
     def _gathered(self, rows: Tensor, batch: np.ndarray) -> Tensor:
         """All processes' rows, in the order of the batch."""
@@ -221,131 +238,3 @@ class Recorder:
         padded[:mine] = rows[:mine]
         together = self._accelerator.gather(padded).split(max(shares))
         return torch.cat([part[:share] for part, share in zip(together, shares, strict=True)])
-
-
-def found_recording(
-    output: Path,
-    config: TrainConfig,
-    size: int | None,
-    dataset: ImageDataset,
-    ledger: Ledger,
-) -> Index | None:
-    """The recording that a training goes on with; None if it begins one, or has none.
-
-    Args:
-        output: the run folder.
-        config: of the training.
-        size: about how many numbers a sketch has; None for a training that is not recorded.
-        dataset: the training set.
-        ledger: of the run.
-
-    Raises:
-        RetracError: the run has a recording of another training or of other settings, was begun
-            without one, or with one that is not asked for.
-    """
-    path = output / RECORDED
-    if size is None:
-        if path.exists():
-            raise RetracError(f"{output} is being recorded: give --record to go on with it")
-        return None
-    found = Index.found(path, _settings(config, size, dataset, ledger))
-    if found is None and latest_state(output) is not None:
-        raise RetracError(
-            f"{output} was begun without --record: what was not recorded from the start cannot be "
-            "made up for; train into another --output, or use `retrac index`"
-        )
-    return found
-
-
-def begin_recording(
-    output: Path,
-    config: TrainConfig,
-    size: int,
-    network: UNet2DModel,
-    dataset: ImageDataset,
-    ledger: Ledger,
-    device: torch.device,
-) -> None:
-    """Begin a run's recording, unless there is one to go on with.
-
-    Args:
-        output, config, size, dataset, ledger: as for `found_recording`.
-        network: with its first weights; not changed.
-        device: where to look ahead.
-
-    Raises:
-        RetracError: as `found_recording`.
-    """
-    if found_recording(output, config, size, dataset, ledger) is None:
-        ahead = steps_ahead(config, len(dataset))
-        laid = lay_out(config, size, network, dataset, ledger, device, ahead)
-        settings = _settings(config, size, dataset, ledger)
-        Index.planned(output / RECORDED, {**settings, **laid}).save()
-
-
-def steps_ahead(config: TrainConfig, samples: int) -> int:
-    """Steps to look ahead in a training on so many samples."""
-    least, most = LOOK_AHEAD
-    steps = config.epochs * math.ceil(samples / config.batch_size)
-    return max(least, min(most, steps // LOOKED))
-
-
-def lay_out(
-    config: TrainConfig,
-    size: int,
-    network: UNet2DModel,
-    dataset: ImageDataset,
-    ledger: Ledger,
-    device: torch.device,
-    look_ahead: int,
-) -> dict[str, Any]:
-    """Lay sketches out by where gradients will be after some steps; as `laid_out` says it."""
-    sides = _sides_after_look_ahead(config, network, dataset, ledger, device, look_ahead)
-    return laid_out(sides, size)
-
-
-def _settings(
-    config: TrainConfig, size: int, dataset: ImageDataset, ledger: Ledger
-) -> dict[str, Any]:
-    return {
-        "kind": "recorded",
-        "trained": training_identity(new_record(config, dataset, ledger)),
-        "weights": list(WEIGHTS),
-        "replay": "all",
-        "parameters": ".*",
-        "seed": config.seed,
-        "asked": size,
-    }
-
-
-def _sides_after_look_ahead(
-    config: TrainConfig,
-    network: UNet2DModel,
-    dataset: ImageDataset,
-    ledger: Ledger,
-    device: torch.device,
-    steps: int,
-) -> dict[str, Sides]:
-    ahead = copy.deepcopy(network).to(device)
-    objective, optimisation = Objective.of(config.objective), config.optimisation
-    optimizer = make_optimizer(optimisation, ahead)
-
-    def losses(indices: np.ndarray) -> Tensor:
-        shown = training_inputs(dataset, ledger, 0, indices, config.flip)
-        return objective.losses(ahead, *shown.on(device))
-
-    batches = ledger.batches(0, config.batch_size)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(optimisation, step)
-        losses(batches[step % len(batches)]).mean().backward()
-        if optimisation.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(ahead.parameters(), optimisation.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-    few, rows = pilot(ledger.size), config.batch_size
-    parts = [few[start : start + rows] for start in range(0, len(few), rows)]
-    sides = measure_sides(ahead, *(partial(losses, part) for part in parts))
-    if all(math.isfinite(side.share) for side in sides.values()):
-        return sides
-    return {name: replace(side, share=1 / len(sides)) for name, side in sides.items()}

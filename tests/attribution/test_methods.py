@@ -405,7 +405,7 @@ def test_a_gradient_that_is_not_finite_names_query_and_checkpoint(own_run: Path)
 
 def test_an_index_has_nothing_for_methods_that_change_directions(own_run: Path) -> None:
     run = Run.open(own_run)
-    retrac.attribution.indexed.build_index(
+    retrac.attribution.build_index.build_index(
         run, retrac.attribution.config.IndexConfig(sketch_size=64)
     )
     with pytest.raises(RetracError, match="does not hold what 'adam' needs"):

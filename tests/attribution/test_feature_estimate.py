@@ -60,9 +60,9 @@ def test_the_disk_holds_all_pieces_of_a_bin_and_the_scores(
 
 def test_memory_grows_with_samples_and_numbers(work: FeatureWork) -> None:
     told, doubled = (
-        feature_estimate._memory(replace(work, layers=layers))
-        for layers in (work.layers, [[slice(0, 2 * work.layers[0][-1].stop)]])
+        feature_estimate._memory(replace(work, lots=lots))
+        for lots in (work.lots, [replace(work.lots[0], widths=(2 * work.lots[0].size,))])
     )
     assert doubled == 2 * told
-    parts, numbers = work.source.parts, work.layers[0][-1].stop
+    parts, numbers = work.source.parts, work.lots[0].size
     assert told > 4 * len(work.measurements) * parts * work.run.size * numbers

@@ -346,4 +346,4 @@ def test_methods_that_need_more_are_refused(run, method):
 def test_without_a_choice_those_are_scored_that_it_answers(run):
     build_index(run, SMALL)
     result = attribute(run, "train:1", plan=PLAN, index=True)
-    assert result.methods == ["retrac", "tracin"]
+    assert list(result.methods) == ["retrac", "tracin"]

@@ -26,8 +26,8 @@ from scipy.stats import t as student
 
 from retrac.attribution.asked import Queries
 from retrac.attribution.attribute import attribute
+from retrac.attribution.build_index import build_index
 from retrac.attribution.config import IndexConfig, PlanConfig
-from retrac.attribution.indexed import build_index
 from retrac.attribution.queries import open_queries
 from retrac.attribution.uncertainty import CERTAIN, Uncertainty, in_first
 from retrac.files import write_json

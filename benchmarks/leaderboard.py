@@ -113,7 +113,7 @@ class Settings:
             names = _take(metric, run, shipped, entry, seconds)
             covered |= dict.fromkeys(names, _covered(run, entry.config))
             ours += names
-        write_json(self.run / "seconds.json", seconds)
+            write_json(self.run / "seconds.json", seconds)
         ours += _best(metric, run, shipped)
         kinds = {kind: metric.compute(rows) for kind, rows in shipped.kinds.items()}
         table = [

@@ -30,8 +30,8 @@ from retrac.allocator import keep_freed_memory
 from retrac.attribution.asked import Queries
 from retrac.attribution.attribute import attribute
 from retrac.attribution.attribution import Attribution
+from retrac.attribution.build_index import build_index
 from retrac.attribution.config import IndexConfig, PlanConfig
-from retrac.attribution.indexed import build_index
 from retrac.attribution.queries import open_queries
 from retrac.diffusion.model import build_unet
 from retrac.files import write_json

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from retrac import estimate as estimates
-from retrac.attribution.estimate import Costs, distinct
+from retrac.attribution.costs import Costs
+from retrac.attribution.estimate import distinct
 from retrac.attribution.parts import Left
 from retrac.errors import RetracError
 from retrac.estimate import (

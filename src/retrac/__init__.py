@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from retrac.attribution.attribute import attribute
     from retrac.attribution.attribution import Attribution
     from retrac.attribution.config import AttributeConfig, ComputeConfig, PlanConfig, QueryConfig
+    from retrac.attribution.methods import Draws, Method, methods
+    from retrac.attribution.metrics import DampedKernel, Metric
     from retrac.attribution.norms import norms
     from retrac.attribution.queries import open_queries
     from retrac.attribution.self_influence import self_influence
     from retrac.attribution.until import Until, attribute_until
     from retrac.data.config import DatasetConfig
     from retrac.diffusion.density import flow_moments
+    from retrac.diffusion.measurements import Predicted
     from retrac.diffusion.shown import Seen
     from retrac.errors import RetracError
     from retrac.report.page import write_report
@@ -36,13 +39,18 @@ _HOMES = {
     "AttributeConfig": "retrac.attribution.config",
     "Attribution": "retrac.attribution.attribution",
     "ComputeConfig": "retrac.attribution.config",
+    "DampedKernel": "retrac.attribution.metrics",
     "DatasetConfig": "retrac.data.config",
+    "Draws": "retrac.attribution.methods",
     "Events": "retrac.training.ledger",
     "ImportConfig": "retrac.training.config",
     "Ledger": "retrac.training.ledger",
+    "Method": "retrac.attribution.methods",
+    "Metric": "retrac.attribution.metrics",
     "PlanConfig": "retrac.attribution.config",
-    "QueryConfig": "retrac.attribution.config",
+    "Predicted": "retrac.diffusion.measurements",
     "Queries": "retrac.attribution.asked",
+    "QueryConfig": "retrac.attribution.config",
     "RecordConfig": "retrac.training.config",
     "RetracError": "retrac.errors",
     "Run": "retrac.training.run",
@@ -56,6 +64,7 @@ _HOMES = {
     "flow_moments": "retrac.diffusion.density",
     "generate_images": "retrac.training.generation",
     "import_published": "retrac.training.imported",
+    "methods": "retrac.attribution.methods",
     "norms": "retrac.attribution.norms",
     "open_queries": "retrac.attribution.queries",
     "self_influence": "retrac.attribution.self_influence",
@@ -68,11 +77,16 @@ __all__ = [
     "AttributeConfig",
     "Attribution",
     "ComputeConfig",
+    "DampedKernel",
     "DatasetConfig",
+    "Draws",
     "Events",
     "ImportConfig",
     "Ledger",
+    "Method",
+    "Metric",
     "PlanConfig",
+    "Predicted",
     "Queries",
     "QueryConfig",
     "RecordConfig",
@@ -88,6 +102,7 @@ __all__ = [
     "flow_moments",
     "generate_images",
     "import_published",
+    "methods",
     "norms",
     "open_queries",
     "self_influence",

@@ -37,10 +37,10 @@ def test_it_is_each_sample_s_score_on_itself(tiny_run: Run, tmp_path) -> None:
 def test_small_memory_and_small_blocks_give_the_same(
     tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = self_influence(tiny_run, plan=PLAN)
+    whole = self_influence(tiny_run, range(12), plan=PLAN)
     monkeypatch.setattr("retrac.attribution.self_influence.BLOCK", 5)
     monkeypatch.setattr("retrac.attribution.memory.TEMPORARY_BYTES", 2**18)
-    small = self_influence(tiny_run, plan=PLAN, compute=ComputeConfig(memory_budget="3MB"))
+    small = self_influence(tiny_run, range(12), plan=PLAN, compute=ComputeConfig("3MB"))
     scale = float(np.abs(whole.dataset["score"]).max())
     np.testing.assert_allclose(
         small.dataset["score"], whole.dataset["score"], rtol=0, atol=1e-5 * scale
@@ -73,5 +73,5 @@ def test_norms_of_a_sample_that_does_not_exist(tiny_run: Run) -> None:
 
 def test_a_contribution_that_is_not_a_number_is_not_passed_over(tiny_run: Run) -> None:
     found = self_influence(tiny_run, [1], plan=PLAN)
-    found.dataset["score"][0, 0, 0] = np.nan
+    found.dataset["score"][:, 0, 0] = np.nan
     assert np.isnan(found.ranked("tracin")[0].score)

@@ -171,7 +171,7 @@ def made_round(events: np.ndarray, moments: np.ndarray, epochs: tuple[int, ...])
 
 def test_candidates_that_are_scored_exactly_would_be_others_in_each_round(own_run, rounds) -> None:
     run = Run.open(own_run)
-    retrac.attribution.indexed.build_index(
+    retrac.attribution.build_index.build_index(
         run, retrac.attribution.config.IndexConfig(sketch_size=64)
     )
     config = AttributeConfig(PUBLISHED, plan=PLAN, index=True, exact_top=3)
@@ -194,7 +194,7 @@ def test_times_that_are_none_are_refused(minutes: float) -> None:
 
 def test_what_will_never_be_known_is_refused(own_run, rounds) -> None:
     run = Run.open(own_run)
-    retrac.attribution.indexed.build_index(
+    retrac.attribution.build_index.build_index(
         run, retrac.attribution.config.IndexConfig(checkpoints=(6,), sketch_size=64)
     )
     config = AttributeConfig(PUBLISHED, plan=PLAN, index=True)

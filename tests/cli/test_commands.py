@@ -11,11 +11,22 @@ import pytest
 from PIL import Image
 
 from retrac.attribution.attribution import Attribution
+from retrac.attribution.methods import methods
 from retrac.training.run import Run
 
 from .conftest import BOTH, Command
 
-COMMANDS = ("datasets", "train", "generate", "attribute", "outliers", "norms", "report", "explain")
+COMMANDS = (
+    "datasets",
+    "methods",
+    "train",
+    "generate",
+    "attribute",
+    "outliers",
+    "norms",
+    "report",
+    "explain",
+)
 SMALL = ("--plan-timesteps", "2", "--plan-noises", "2")
 
 
@@ -107,7 +118,8 @@ def test_attribute_and_report(
     result = Attribution.open(folder)
     assert ids in result.dataset["query_id"].values
     assert result.scores.shape == (2, 1 if name == "a" else 2, 24)
-    assert "proponents" in told.out and f"report: {folder / 'report.html'}" in told.out
+    assert f"query 0, {result.dataset['query_id'].values[0]}: taught most by" in told.out
+    assert f"report: {folder / 'report.html'}" in told.out
     assert "<html" in (folder / "report.html").read_text()
     (folder / "report.html").unlink()
     told = retrac("report", folder, "--k", 3)
@@ -132,14 +144,51 @@ def test_every_way_to_score_has_a_folder_of_its_own(retrac: Command, own_run: Pa
     ]
 
 
+def test_who_chooses_no_methods_gets_three(retrac: Command, own_run: Path) -> None:
+    few = ("--draws", "small", "--layer-numbers", 8)
+    told = retrac("attribute", own_run, "--queries", "train:1", *SMALL, *few)
+    assert told.code == 0, told.err
+    assert all(title in told.out for title in ("Kernel ReTrac", "ReTrac", "TracIn"))
+    found = Attribution.open(own_run / "attributions/train-1-small-8")
+    assert found.methods == ("kernel-retrac", "retrac", "tracin")
+
+
 def test_attribute_tells_how_sure_it_is(retrac: Command, own_run: Path) -> None:
     ask = ("attribute", own_run, "--queries", "train:2", "--methods", "retrac", *SMALL)
     told = retrac(*ask)
-    assert "±" in told.out and "retrac: certain " in told.out
-    assert "a repeat would give" in told.out and "(means over 2 queries)" in told.out
+    assert "±" in told.out and told.out.count("of these 10") == 2  # of each query
+    assert "A repeat with other random draws would show" in told.out
     alone = retrac(*ask, "--checkpoints", 6, "--output", own_run / "alone")
     assert alone.code == 0 and "±" not in alone.out
-    assert "no errors: a single checkpoint shows no error" in alone.out
+    assert "No errors: a single checkpoint shows no error" in alone.out
+
+
+def test_the_first_method_answers_in_full_and_the_others_briefly(
+    retrac: Command, own_run: Path
+) -> None:
+    told = retrac("attribute", own_run, "--queries", "train:4", *SMALL, *BOTH)
+    result = Attribution.open(own_run / "attributions/train-4-tracin-retrac")
+    full, brief = told.out.split("ReTrac tells")
+    for query in range(3):
+        assert all(entry.id in full for entry in result.proponents(query, "tracin"))
+    assert "query 3" not in full and "The report has the lists of 1 more." in full
+    first = ", ".join(f"{e.id} ({e.label})" for e in result.proponents(0, "retrac", 3))
+    assert f"query 0: {first} and 7 more." in brief
+    for name in ("tracin", "retrac"):
+        assert methods()[name].estimand[1:] in told.out
+
+
+def test_methods_are_listed_with_what_they_tell(retrac: Command) -> None:
+    told = " ".join(retrac("methods").out.split())
+    for method in methods().values():
+        assert f"{method.name}: {method.title}" in told
+        assert method.estimand[1:] in told and method.foretold in told and method.source in told
+
+
+@pytest.mark.parametrize("command", ["attribute", "benchmark"])
+def test_help_names_the_methods(command: str, retrac: Command) -> None:
+    told = retrac(command, "--help").out
+    assert all(name in told for name in methods())
 
 
 def test_attribute_until(retrac: Command, own_run: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from retrac import estimate as estimates
-from retrac.attribution import estimate as of_scores
+from retrac.attribution import costs
 from retrac.attribution.attribution import Attribution
 from retrac.training import estimate as of_training
 from retrac.training.loop import train
@@ -34,6 +34,9 @@ COMMANDS = {
     "attribute by features": (
         *("attribute", "RUN", "--queries", "train:2", "--methods", "kernel-retrac", "d-trak"),
         *("--draws", "small", "--layer-numbers", 16),
+    ),
+    "attribute by curvature": (
+        *("attribute", "RUN", "--queries", "train:2", "--methods", "ekfac", "adam", *SMALL),
     ),
     "attribute --index": (
         *(
@@ -63,7 +66,7 @@ COMMANDS = {
 @pytest.fixture(autouse=True)
 def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """However little there is to do."""
-    for module in (of_scores, of_training):
+    for module in (costs, of_training):
         monkeypatch.setattr(module, "PASSES", 0)
     monkeypatch.setattr(estimates, "PROBE_SECONDS", 0)
 
@@ -146,7 +149,7 @@ def test_scores_are_the_same_bits_after_an_estimate(
 ) -> None:
     command = ("attribute", own_run, "--queries", "train:2", *SMALL, *BOTH, "--output")
     assert retrac(*command, tmp_path / "told").err.startswith("about ")
-    monkeypatch.setattr(of_scores, "PASSES", 10**9)
+    monkeypatch.setattr(costs, "PASSES", 10**9)
     assert not retrac(*command, tmp_path / "quiet").err.startswith("about ")
     one, other = (Attribution.open(tmp_path / name) for name in ("told", "quiet"))
     assert np.array_equal(one.contributions, other.contributions)
@@ -170,16 +173,16 @@ def test_passes_of_a_large_network_are_not_few(
     retrac: Command, own_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pass of 256 images may take minutes: what would be short in such passes is estimated."""
-    monkeypatch.setattr(of_scores, "PASSES", 4)
+    monkeypatch.setattr(costs, "PASSES", 4)
     for command in (
         ("attribute", own_run, "--queries", "train:2", *SMALL, *BOTH),
         ("outliers", own_run, "--samples", 4, *SMALL),
         ("norms", own_run, "--timesteps", 8, "--samples", 8),
-        ("index", own_run, "--sketch-size", 300),
+        ("index", own_run, "--sketch-size", 300, *BOTH),
     ):
-        monkeypatch.setattr(of_scores, "SHORT", 2)
+        monkeypatch.setattr(costs, "SHORT", 2)
         assert retrac(*command, "--dry-run").err.startswith("about ")
-        monkeypatch.setattr(of_scores, "SHORT", 64)
+        monkeypatch.setattr(costs, "SHORT", 64)
         assert retrac(*command, "--dry-run").err.startswith("no estimate")
 
 

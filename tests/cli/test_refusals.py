@@ -331,7 +331,7 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], int]]]:
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """No estimate beforehand, which would refuse what these tests want to see break."""
     monkeypatch.setattr("retrac.training.estimate.PASSES", 10**6)
-    monkeypatch.setattr("retrac.attribution.estimate.PASSES", 10**6)
+    monkeypatch.setattr("retrac.attribution.costs.PASSES", 10**6)
 
 
 @pytest.mark.usefixtures("unmeasured")

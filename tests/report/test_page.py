@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from retrac.attribution.attribution import Attribution
+from retrac.attribution.methods import methods
 from retrac.errors import RetracError
 from retrac.report.page import render, write_report
 
-HOSTILE = ["<script>alert(1)</script>", '"quotes" onerror="x', "{{ 7 * 7 }}", "</style><b>&amp;'"]
+HOSTILE = ["<script>alert(1)</script>", '"quotes" onerror="x', "{{ 7 * 7 }}", "</style><u>&amp;'"]
 VOID = {"meta", "link", "img", "br"}
 
 
@@ -130,7 +131,7 @@ def test_names_are_escaped(make_attribution):
     html = render(attribution, k=5)
     page = tree(html)
     assert not page.all("script")
-    assert not page.all("b")
+    assert not page.all("u")
     assert "49" not in " ".join(node.words() for node in page.all("h2") + page.all("bdi"))
     assert not any("onerror" in tag.attributes for tag in page.all("img") + page.all("span"))
     entry = listed(page, 0)[0][0]
@@ -168,20 +169,20 @@ def test_generally_influential_samples_are_marked(make_attribution):
     attribution = make_attribution(queries=8, samples=400, checkpoints=[1], scores=scores)
     page = tree(render(attribution, k=2))
     tracin, _, retrac, _ = listed(page, 0)
-    assert tracin[0].attributes["class"] == "marked"
     assert "◆ 3" in tracin[0].words()
-    assert not any("class" in entry.attributes for entry in [*tracin[1:], *retrac])
+    assert not any("◆" in entry.words() for entry in [*tracin[1:], *retrac])
     (summary,) = page.all("section", id="summary")
     (entry,) = summary.all("li")
     assert "digits/7" in entry.words()
     assert "◆ 3 of 8" in entry.words()
-    assert "None: no sample" in summary.words()
+    assert "Generally influential under TracIn" in summary.words()
+    assert "Generally influential under ReTrac" not in summary.words()
 
 
 def test_no_generally_influential_samples(make_attribution):
     page = tree(render(make_attribution(queries=1), k=3))
-    assert not page.all("li", **{"class": "marked"})
-    assert page.all("section", id="summary")[0].words().count("None: no sample") == 2
+    assert not any("◆" in entry.words() for entry in page.all("li"))
+    assert "Generally influential under" not in page.words()
 
 
 def test_one_method(make_attribution):
@@ -191,7 +192,8 @@ def test_one_method(make_attribution):
 
 
 def test_a_method_without_a_description(make_attribution):
-    assert "<h3>das" in render(make_attribution(methods=["das"]), k=5)
+    (by,) = tree(render(make_attribution(methods=["das"]), k=5)).all("p", **{"class": "note by"})
+    assert [name.text for name in by.all("b")] == ["das"] and "It tells" not in by.words()
 
 
 def test_fewer_samples_than_asked_for(make_attribution):
@@ -276,22 +278,80 @@ def test_errors_stand_beside_scores_and_lists_say_how_sure_they_are(make_attribu
         assert told.words() == f"± {1e4 * errors[entry.sample]:.2f}"
     words = page.words()
     assert words.count("of these 8") == 8 and "very likely belong to their list, of 8" in words
-    assert "2 checkpoints differ" in words
+    assert "2 of TracIn, 2 of ReTrac" in words
 
 
 def test_without_errors_the_page_says_so(make_attribution):
     words = tree(render(make_attribution(checkpoints=[5]), 8)).words()
     assert "±" not in words and "of these 8" not in words
-    assert "cannot be told from one checkpoint" in words
+    assert "How sure this list is cannot be told" in words
+    assert "scores of TracIn and ReTrac may be off by luck cannot be told" in words
 
 
-def test_errors_of_parts_are_told_as_such(make_attribution):
-    alone = make_attribution(checkpoints=[5])
-    parts = np.random.default_rng(0).normal(size=(2, 3, 4, 40))
-    dims = ("method", "group", "query", "sample")
-    found = Attribution(alone.dataset.assign(part=(dims, parts)), alone.config)
-    words = tree(render(found, 8)).words()
-    assert "3 parts of the sample’s events differ" in words and "happened to be kept" not in words
+def with_kernel(make_attribution, **changes) -> Attribution:
+    """Kernel ReTrac, which only has groups of draws and no opponents, before TracIn."""
+    queries, samples = 2, 40
+    scores = np.random.default_rng(1).normal(size=(2, 1, queries, samples))
+    scores[0, 0, :, :3] = 1000  # beyond all doubt
+    made = make_attribution(
+        queries=queries,
+        methods=["kernel-retrac", "tracin"],
+        checkpoints=[5],
+        scores=scores,
+        **changes,
+    )
+    parts = np.random.default_rng(0).normal(scale=0.01, size=(4, queries, samples))
+    parts += scores[0] / 4
+    made.dataset["part_kernel-retrac"] = (("group_kernel-retrac", "query", "sample"), parts)
+    return made
+
+
+def test_members_that_very_likely_belong_are_ticked(make_attribution):
+    page = tree(render(with_kernel(make_attribution), 5))
+    first, others, _ = listed(page, 0)
+    ticked = [entry for entry in first if entry.all("span", role="img")]
+    assert 3 <= len(ticked) < 5 or "All of these 5" in page.words()
+    assert {"digits/0", "digits/1", "digits/2"} <= {e.all("bdi")[-1].text for e in ticked}
+    assert f"{len(ticked)} of these 5 very likely belong" in page.words() or len(ticked) == 5
+    assert not any(entry.all("span", role="img") for entry in others)
+
+
+def test_a_method_without_opponents_shows_none(make_attribution):
+    attribution = with_kernel(make_attribution)
+    page = tree(render(attribution, 5))
+    assert len(listed(page, 0)) == 3  # proponents of both, opponents of TracIn
+    assert "a low score of Kernel ReTrac says nothing" in page.words()
+    assert "The opposite" not in page.words()
+
+
+def test_events_stand_only_beside_methods_that_add_them_up(make_attribution):
+    kernel, tracin, _ = listed(tree(render(with_kernel(make_attribution), 5)), 0)
+    assert not any("t =" in entry.words() for entry in kernel)
+    assert all("t =" in entry.words() for entry in tracin)
+
+
+def test_errors_of_some_methods_only(make_attribution):
+    words = tree(render(with_kernel(make_attribution), 5)).words()
+    assert "4 of Kernel ReTrac" in words and "scores of TracIn may be off by luck" in words
+    assert words.count("of these 5") == 2
+
+
+def test_methods_that_look_at_no_events(make_attribution):
+    plain = with_kernel(make_attribution)
+    data = plain.dataset.isel(visit=slice(0), timestep=slice(0)).sel({"method": ["kernel-retrac"]})
+    page = tree(render(Attribution(data, plain.config), 5))
+    assert not page.all("section", id="norms")
+    assert "t, the timestep" not in page.words() and "no event" not in page.words()
+    assert len(listed(page, 0)) == 1
+
+
+def test_methods_say_what_they_tell_and_how_well(make_attribution):
+    attribution = with_kernel(make_attribution)
+    (section,) = tree(render(attribution, 5)).all("section", id="methods")
+    for name in attribution.methods:
+        method = methods()[name]
+        assert method.title in section.words() and method.about in section.words()
+        assert method.estimand[1:] in section.words() and method.foretold in section.words()
 
 
 def test_the_page_says_what_of_the_queries_counted(make_attribution):

@@ -36,28 +36,23 @@ def test_facts_are_flat_and_readable():
 
 
 @pytest.mark.parametrize(
-    ("certain", "repeatability", "told"),
+    ("certain", "repeatability", "belong", "again"),
     [
-        (
-            0,
-            0.0,
-            "None of these 8 is very likely to belong here. A repeat would show hardly any of them",
-        ),
-        (1, 0.3, "1 of these 8 is very likely to belong here. A repeat would show about 2 of them"),
-        (
-            3,
-            0.6,
-            "3 of these 8 are very likely to belong here. A repeat would show about 5 of them",
-        ),
-        (
-            8,
-            0.99,
-            "All of these 8 are very likely to belong here. A repeat would show nearly all of them",
-        ),
+        (0, 0.0, "None of these 8 is very likely to belong here", "hardly any"),
+        (1, 0.3, "1 of these 8 very likely belongs here", "about 2"),
+        (3, 0.6, "3 of these 8 very likely belong here", "about 5"),
+        (8, 0.99, "All of these 8 very likely belong here", "nearly all"),
     ],
 )
-def test_how_sure_a_list_is(certain: int, repeatability: float, told: str) -> None:
-    assert wording.sure(certain, repeatability, 8) == f"{told} again."
+def test_how_sure_a_list_is(certain: int, repeatability: float, belong: str, again: str) -> None:
+    assert wording.sure(certain, repeatability, 8) == (
+        f"{belong}. A repeat with other random draws would show {again} of them again."
+    )
+
+
+def test_a_sentence_goes_on_with_a_small_letter() -> None:
+    assert wording.continued("By how much") == "by how much"
+    assert wording.continued("") == ""
 
 
 def test_errors_have_the_unit_of_their_scores() -> None:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import retrac
 from plain_loop import assert_close, expected_scores
 from retrac.attribution.attribute import attribute
+from retrac.attribution.build_index import build_index
 from retrac.attribution.config import PlanConfig
-from retrac.attribution.indexed import build_index
 from retrac.data.config import DatasetConfig
 from retrac.diffusion.shown import Seen
 from retrac.errors import RetracError

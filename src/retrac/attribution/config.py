@@ -4,9 +4,11 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
-from retrac.attribution.methods import DEFAULT, Method, method_named
+from typing_extensions import Doc
+
+from retrac.attribution.methods import DEFAULT, NAMES, Method, method_named
 from retrac.errors import RetracError, unknown
 from retrac.fingerprints import digest
 
@@ -23,6 +25,11 @@ BIN_GRID = (8, 8)
 
 TRAINED = "trained"
 """The parameters that training changed."""
+
+MethodNames: TypeAlias = Annotated[
+    tuple[str, ...],
+    Doc(f"Methods to score, of {', '.join(NAMES)} (`retrac methods` says what each one tells)."),
+]
 
 LONG = 30
 """Letters of prompts in the name of a folder, at the most."""
@@ -164,8 +171,7 @@ class FeatureConfig:
 class AttributeConfig:
     """Scores of all training samples."""
 
-    methods: tuple[str, ...] = DEFAULT
-    """Methods to score (`retrac methods` lists them); those that share a feature share the pass."""
+    methods: MethodNames = DEFAULT
     checkpoints: tuple[int, ...] = ()
     """Epochs of the checkpoints to use; each stands for the epochs since the one before. Default:
     all."""

@@ -1,11 +1,9 @@
 """What scores will need, by a pass of each kind at one checkpoint."""
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +13,11 @@ from retrac.attribution.asked import Queries
 from retrac.attribution.attribution import KIND
 from retrac.attribution.build_index import IndexWork
 from retrac.attribution.config import AttributeConfig, ComputeConfig, IndexConfig
+from retrac.attribution.costs import Costs, clocked, few, passes
+from retrac.attribution.curvature_estimate import estimate_curvature, without_curvature
 from retrac.attribution.engine import Engine
 from retrac.attribution.exact import ExactWork
+from retrac.attribution.feature_estimate import FLOAT, estimate_features
 from retrac.attribution.indexed import chunk_scores, indexed_part
 from retrac.attribution.memory import Split
 from retrac.attribution.norms import Measure, refuse_unfit
@@ -29,7 +30,7 @@ from retrac.attribution.self_influence import SelfInfluence, blocks_of, left, se
 from retrac.attribution.sketched import query_sketches, sample_sketches
 from retrac.attribution.store import open_result, refuse_other
 from retrac.diffusion.device import choose_device
-from retrac.estimate import PASSES, Estimate, peak_bytes, scratch, seconds_of
+from retrac.estimate import Estimate, peak_bytes, scratch, seconds_of
 from retrac.gradients.weights import WEIGHTS
 from retrac.store.bins import TIMESTEPS, bin_columns
 from retrac.store.feature import StoredFeature
@@ -43,31 +44,10 @@ from retrac.training.estimate import (
 )
 from retrac.training.run import Run, choose_checkpoints
 
-FLOAT = 4
-SHORT = 64
-"""Images that a pass counts at the most where it is asked whether there are only a few passes: 256
-of a large network take minutes."""
 REPORT = 100_000
 """Bytes of a report, per query, besides its images."""
 REPORTED = 64
 """Images in a report, per query."""
-
-Made = TypeVar("Made")
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Seconds for a checkpoint (to load it, and what else comes once), a draw, a visit."""
-
-    checkpoint: float
-    draw: float
-    visit: float
-
-    def seconds(self, left: Left) -> float:
-        """Of all that is left."""
-        return (
-            left.checkpoints * self.checkpoint + left.draws * self.draw + left.visits * self.visit
-        )
 
 
 def estimate_attribution(
@@ -93,13 +73,20 @@ def estimate_attribution(
         settings = engine.settings if generated else engine.settings_for(queries)
         refuse_other(output, open_result(output, KIND)[1], settings)
         return None
-    if engine.index is not None:
-        estimate = _by_index(engine.scorer, queries, engine.index, output)
-    else:
-        estimate = _exact(engine.scorer, queries, np.arange(len(run.dataset)), output)
-    steps = generation_steps(run)
-    first = estimate_generation(run, output, generated, 0, steps) if generated else None
-    return together([first, estimate])
+    there, every = kept_beside(output), np.arange(len(run.dataset))
+    found: list[Estimate | None] = []
+    if generated:
+        found.append(estimate_generation(run, output, generated, 0, generation_steps(run)))
+    if engine.index is not None and engine.scorer.methods:
+        found.append(_by_index(engine.scorer, queries, engine.index, output))
+    elif engine.scorer.methods:
+        found.append(_exact(engine.scorer, queries, every, output))
+    if engine.last.methods:
+        found.append(estimate_curvature(engine.last))
+        found.append(_exact(without_curvature(engine.last), queries, every, output))
+    found.extend(estimate_features(work, there) for work in engine.works(queries))
+    total = together(found)
+    return None if total is None else total + Estimate(0, 0, _report(run, queries))
 
 
 def estimate_samples(
@@ -110,7 +97,8 @@ def estimate_samples(
     Raises:
         RetracError: as `attribute`.
     """
-    return _exact(Scorer.of(run, config), queries, samples, output)
+    scorer = Scorer.of(run, config)
+    return _exact(scorer, queries, samples, output) if scorer.methods else None
 
 
 def estimate_index(run: Run, config: IndexConfig) -> Estimate | None:
@@ -120,11 +108,11 @@ def estimate_index(run: Run, config: IndexConfig) -> Estimate | None:
         RetracError: as `build_index`.
     """
     work = IndexWork.of(run, config)
-    load, model = _clocked(lambda: work.scorer.model(work.scorer.replays[-1]))
+    load, model = clocked(lambda: work.scorer.model(work.scorer.replays[-1]))
     batch = work.scorer.rows(model)
     index = work.planned()
     todo = work.left(index)
-    if _passes(todo.visits, batch) <= PASSES:
+    if few(passes(todo.visits, batch)):
         return None
     seconds, disk = load * todo.checkpoints, 0.0
     with scratch(index.path) as folder:
@@ -199,7 +187,7 @@ def estimate_self_influence(
     todo = left(scorer, blocks, kept_beside(output))
     model = scorer.model(scorer.replays[-1])
     split = scorer.split(model, len(blocks[0]))
-    if _exact_passes(todo, split) <= PASSES:
+    if few(_exact_passes(todo, split)):
         return None
     some = blocks[0][: split.queries]
     images = training_samples(run, "", [int(index) for index in some])
@@ -226,10 +214,10 @@ def estimate_norms(
     chosen, device = choose_checkpoints(run, checkpoints), choose_device(compute.device)
     many = evenly_spread(len(run.dataset), samples)
     visits = (timesteps + 1 + len(many)) * len(chosen)
-    load, measure = _clocked(
+    load, measure = clocked(
         lambda: Measure(run, chosen[-1], device, compute, lambda done, note: None)
     )
-    if _passes(visits, measure.rows) <= PASSES:
+    if few(passes(visits, measure.rows)):
         return None
     some = _first(run, measure.rows, 1)
     inputs = measure.inputs(some)
@@ -247,7 +235,7 @@ def _exact(scorer: Scorer, queries: Queries, samples: np.ndarray, output: Path) 
     there = kept_beside(output)
     work = ExactWork(scorer, queries, samples, there)
     todo = work.left(there)
-    if _exact_passes(todo, work.split) <= PASSES:
+    if few(_exact_passes(todo, work.split)):
         return None
     last = scorer.replays[-1]
     some = samples[: max(1, work.split.batch // len(last.epochs))]
@@ -259,7 +247,7 @@ def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> E
     run, last, top = scorer.run, scorer.replays[-1], scorer.config.exact_top
     if not scorer.methods:
         return None
-    load, model = _clocked(lambda: scorer.model(last))
+    load, model = clocked(lambda: scorer.model(last))
     feature = index.features[INTERVALS]
     rows, stored = scorer.rows(model), StoredInterval(feature, last.checkpoint.epoch)
     chunks = stored.chunks
@@ -267,17 +255,17 @@ def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> E
     checkpoints = sum(indexed_part(replay) not in there for replay in scorer.replays)
     todo = Left(checkpoints, len(queries) * scorer.draws * checkpoints, 0)
     found: list[Estimate | None] = []
-    if _passes(todo.draws, rows) + len(chunks) * checkpoints > PASSES:
+    if not few(passes(todo.draws, rows) + len(chunks) * checkpoints):
         weights = [weight.__name__ for weight in scorer.weights]
-        few = _shortened(scorer, max(1, rows // scorer.plan.noises))
-        first = _some(queries, max(1, rows // few.draws))
+        short = _shortened(scorer, max(1, rows // scorer.plan.noises))
+        first = _some(queries, max(1, rows // short.draws))
 
         def directions() -> Tensor:
             return query_sketches(
                 model,
                 run.objective,
-                few.plan,
-                first.asked(run, few.plan),
+                short.plan,
+                first.asked(run, short.plan),
                 scorer.weights,
                 feature.layout.projection,
                 rows,
@@ -285,7 +273,7 @@ def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> E
                 last.checkpoint.path.name,
             )[0]
 
-        drawn = seconds_of(directions) / (few.draws * len(first))
+        drawn = seconds_of(directions) / (short.draws * len(first))
         every = torch.zeros(len(weights), len(queries), feature.layout.size)
         read = seconds_of(lambda: chunk_scores(stored, chunks[0], weights, every))
         costs = Costs(load + len(chunks) * read, drawn, 0.0)
@@ -305,18 +293,20 @@ def distinct(samples: int, top: int, lists: int) -> int:
 def _exact_costs(scorer: Scorer, queries: Queries, samples: np.ndarray, split: Split) -> Costs:
     """Of a block of queries and a batch of samples."""
     last = scorer.replays[-1]
-    load, model = _clocked(lambda: scorer.model(last))
-    few = _shortened(scorer, split.timesteps)
-    first = _some(queries, max(1, split.timesteps // len(few.plan.timesteps)))
+    load, model = clocked(lambda: scorer.model(last))
+    short = _shortened(scorer, split.timesteps)
+    first = _some(queries, max(1, split.timesteps // len(short.plan.timesteps)))
 
     def directions(plan: Scorer, asked: Queries) -> QueryGradients:
         return plan.directions(
             model, last, asked.asked(plan.run, plan.plan), asked.ids, split, lambda timesteps: None
         )
 
-    drawn = seconds_of(lambda: directions(few, first)) / (few.draws * len(first))
+    drawn = seconds_of(lambda: directions(short, first)) / (short.draws * len(first))
     # As many directions as there will be, each at the price of one draw.
-    single = replace(scorer, plan=replace(scorer.plan, timesteps=few.plan.timesteps[:1], noises=1))
+    single = replace(
+        scorer, plan=replace(scorer.plan, timesteps=short.plan.timesteps[:1], noises=1)
+    )
     against = directions(single, queries).directions
     visits = scorer.visits(last, samples)
     passed = seconds_of(lambda: scorer.scores(model, last, samples, visits, against, split))
@@ -325,22 +315,21 @@ def _exact_costs(scorer: Scorer, queries: Queries, samples: np.ndarray, split: S
 
 def _exact_passes(todo: Left, split: Split) -> float:
     draws = split.timesteps * split.noises
-    return _passes(todo.draws, draws) + _passes(todo.visits, split.batch)
-
-
-def _passes(images: int, rows: int) -> float:
-    return images / min(rows, SHORT)
+    return passes(todo.draws, draws) + passes(todo.visits, split.batch)
 
 
 def _needs(scorer: Scorer, queries: Queries, samples: int, seconds: float) -> Estimate:
-    """With the memory and space that scores take: as pieces, as a whole, and in the report."""
+    """With the memory and space that scores take, as pieces and as a whole."""
     visits = sum(len(replay.epochs) for replay in scorer.replays)
     kept = len(scorer.replays) + 1 + (scorer.groups if scorer.groups > 1 else 0)  # with errors
     pairs = len(scorer.methods) * kept * len(queries) * samples
     scores = FLOAT * pairs + 3 * FLOAT * visits * samples
-    pixels = prod(scorer.run.shape)
-    report = len(queries) * (REPORT + REPORTED * pixels)
-    return Estimate(seconds, peak_bytes(scorer.device.type) + 3 * scores, 2 * scores + report)
+    return Estimate(seconds, peak_bytes(scorer.device.type) + 3 * scores, 2 * scores)
+
+
+def _report(run: Run, queries: Queries) -> int:
+    """Bytes of the page."""
+    return len(queries) * (REPORT + REPORTED * prod(run.shape))
 
 
 def _shortened(scorer: Scorer, timesteps: int) -> Scorer:
@@ -361,9 +350,3 @@ def together(parts: Sequence[Estimate | None]) -> Estimate | None:
     """One after the other; None where each is."""
     found = [part for part in parts if part is not None]
     return sum(found[1:], found[0]) if found else None
-
-
-def _clocked(make: Callable[[], Made]) -> tuple[float, Made]:
-    begun = time.perf_counter()
-    made = make()
-    return time.perf_counter() - begun, made

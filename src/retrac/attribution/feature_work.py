@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from retrac.attribution.asked import Queries
 from retrac.attribution.draws import Source
-from retrac.attribution.features import Features, features, variants
+from retrac.attribution.features import Features, features, silent, variants
 from retrac.attribution.methods import Method
 from retrac.attribution.metrics import inverse_norms
 from retrac.attribution.parts import Left, Parts
@@ -65,6 +65,15 @@ class FeatureWork:
                 visits += self.samples.pending(self._lot(which, lot), which, lot, there)
         return Left(int(draws + visits > 0), draws, visits)
 
+    def bins_left(self, there: Container[str]) -> int:
+        """Bins that are not scored yet."""
+        return sum(self._bin(which) not in there for which in range(self.source.bins))
+
+    @property
+    def variants(self) -> int:
+        """Ways in which a bin is scored: by all draws, and without each part of them."""
+        return len(list(variants(self.source.parts)))
+
     def do(self, parts: Parts) -> None:
         """Score, bin after bin; what is there is not computed again."""
         todo = self.left(parts.names)
@@ -88,8 +97,8 @@ class FeatureWork:
         for which in range(self.source.bins):
             for lot, layout in enumerate(self.lots):
                 name = self._lot(which, lot)
-                queries = self._query_features(model, which, lot, _silent)
-                samples = self.samples.read(name, which, lot, model, parts, _silent)
+                queries = self.of_queries(model, which, lot, silent)
+                samples = self.samples.read(name, which, lot, model, parts, silent)
                 yield queries.mean(), samples.mean(), layout.layers
                 self.samples.forget(name, parts)
 
@@ -102,7 +111,7 @@ class FeatureWork:
         self, model: nn.Module, which: int, lot: int, parts: Parts, advance: Callable[..., None]
     ) -> np.ndarray:
         """What one bin and one lot of layers say, `[M, 1 + G, Q, N]`."""
-        asked = self._query_features(model, which, lot, advance)
+        asked = self.of_queries(model, which, lot, advance)
         name = self._lot(which, lot)
         held = self.samples.read(name, which, lot, model, parts, advance)
         layers = self.lots[lot].layers
@@ -118,9 +127,10 @@ class FeatureWork:
                 scores[place, at] = (share * found).numpy()
         return scores
 
-    def _query_features(
+    def of_queries(
         self, model: nn.Module, which: int, lot: int, advance: Callable[..., None]
     ) -> Features:
+        """Features of all queries in one bin and one lot of layers."""
         layout = self.lots[lot]
         return features(
             model,
@@ -142,10 +152,6 @@ class FeatureWork:
 
     def _lot(self, which: int, lot: int) -> str:
         return f"{self._bin(which)}-layers-{lot:03d}"
-
-
-def _silent(draws: int) -> None:
-    """Show no progress."""
 
 
 def bin_scores(method: Method, queries: Tensor, samples: Tensor, layers: Sequence[slice]) -> Tensor:

@@ -47,6 +47,10 @@ class Features:
         )
 
 
+def silent(draws: int) -> None:
+    """Show no progress."""
+
+
 def features(
     model: nn.Module,
     objective: Loss,
@@ -59,7 +63,7 @@ def features(
     group: int,
     most: int,
     names: Callable[[int], str],
-    advance: Callable[[int], None] = lambda draws: None,
+    advance: Callable[[int], None] = silent,
 ) -> Features:
     """Sum the gradients of some images' draws.
 

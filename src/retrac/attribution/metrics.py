@@ -22,7 +22,7 @@ class Metric(Protocol):
 
     @property
     def separable(self) -> bool:
-        """Whether it can be fitted to some layers alone, and results add up."""
+        """Whether its scores are a mean over layers, so that it can be fitted to some at a time."""
         ...
 
     def fit(self, samples: "Tensor", layers: Sequence[slice]) -> Transform:
@@ -39,7 +39,7 @@ class Metric(Protocol):
 class Identity:
     """Plain inner products."""
 
-    separable = True
+    separable = False
 
     def fit(self, samples: "Tensor", layers: Sequence[slice]) -> Transform:
         """Nothing is to be fitted."""

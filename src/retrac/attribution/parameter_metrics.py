@@ -4,14 +4,10 @@ They take what a run or its network tells of curvature, not features of samples.
 import, as the records of methods are.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
-
-import numpy as np
 
 from retrac.errors import RetracError
 
@@ -20,18 +16,12 @@ if TYPE_CHECKING:
 
     from retrac.attribution.replay import Replay
     from retrac.attribution.scorer import Scorer
-    from retrac.diffusion.measurements import Measurement
-    from retrac.diffusion.shown import Shown
-    from retrac.gradients.curvature import EKFAC
     from retrac.gradients.layout import Directions
-    from retrac.training.run import Run
 
 Turn: TypeAlias = "Callable[[Directions], Directions]"
 
-CURVATURE = "curvature"
-"""Folder of a run's curvature, a file for each checkpoint and choice of parameters."""
-EIGENBASIS_EVENTS, EIGENVALUE_EVENTS = 4, 4
-"""Events of each sample at which either is measured."""
+BETA2, EPS = 0.999, 1e-8
+"""Of torch's Adam, as the runs are trained with it."""
 
 
 class ParameterMetric(Protocol):
@@ -93,8 +83,10 @@ class Curvature:
         Raises:
             RetracError: a layer is too wide; it is named.
         """
-        found = curvature(scorer, model, replay)
-        return lambda directions: found.precondition(directions, self.damping)
+        from retrac.attribution.curvatures import curvature
+
+        fitted = curvature(scorer, model, replay)
+        return lambda directions: fitted.precondition(directions, self.damping)
 
 
 def adam_scales(checkpoint: Path, model: "nn.Module") -> "dict[str, Tensor]":
@@ -103,7 +95,6 @@ def adam_scales(checkpoint: Path, model: "nn.Module") -> "dict[str, Tensor]":
     Raises:
         RetracError: the checkpoint has no such state.
     """
-
     from retrac.training.state import OPTIMIZER, read_tensors
 
     path = checkpoint / OPTIMIZER
@@ -126,100 +117,3 @@ def adam_scales(checkpoint: Path, model: "nn.Module") -> "dict[str, Tensor]":
         corrected = moment.double() / (1 - BETA2 ** float(step))
         scales[name] = (1 / (corrected.sqrt() + EPS)).to(parameter)
     return scales
-
-
-BETA2, EPS = 0.999, 1e-8
-"""Of torch's Adam, as the runs are trained with it."""
-
-
-def curvature(scorer: "Scorer", model: "nn.Module", replay: "Replay") -> "EKFAC":
-    """The curvature at a checkpoint, from the run's folder if it is there.
-
-    Raises:
-        RetracError: a layer is too wide, a file is damaged, or no space is left.
-    """
-    from safetensors.torch import save_file
-
-    from retrac.files import write_whole
-    from retrac.fingerprints import digest
-    from retrac.gradients.coverage import CoverageError
-    from retrac.gradients.curvature import EKFAC, Covariances, Eigenvalues
-    from retrac.gradients.tape import per_sample_gradients
-    from retrac.progress import progress
-    from retrac.training.state import read_tensors
-
-    run, epoch = scorer.run, replay.checkpoint.epoch
-    precision = scorer.config.compute.precision
-    about = (run.identity, scorer.pattern, precision, EIGENBASIS_EVENTS, EIGENVALUE_EVENTS)
-    path = run.path / CURVATURE / f"epoch-{epoch:04d}-{digest(*about)[:12]}.safetensors"
-    if path.is_file():
-        device = next(model.parameters()).device
-        state = {name: tensor.to(device) for name, tensor in read_tensors(path).items()}
-        return EKFAC.of_state(state)
-    batch = scorer.rows(model)
-    known = run.known_epochs(range(epoch))
-    rounds = [known[-EIGENBASIS_EVENTS:], known[-EIGENBASIS_EVENTS - EIGENVALUE_EVENTS :]]
-    rounds[1] = rounds[1][:EIGENVALUE_EVENTS]
-    total = run.size * sum(map(len, rounds))
-    with progress("curvature", total, "gradients") as advance:
-        covariances = Covariances()
-        try:
-            for shown, noise in _batches(run, rounds[0], batch, first=True):
-                measured = partial(sampled_loss, scorer, model, shown, noise)
-                per_sample_gradients(model, measured, covariances)
-                advance(shown.size)
-            eigenvalues = Eigenvalues(covariances.bases())
-            for shown, noise in _batches(run, rounds[1], batch, first=False):
-                measured = partial(sampled_loss, scorer, model, shown, noise)
-                per_sample_gradients(model, measured, eigenvalues)
-                advance(shown.size)
-        except CoverageError as error:
-            raise RetracError(f"no curvature of this network: {error}") from error
-    found = eigenvalues.ekfac()
-    path.parent.mkdir(exist_ok=True)
-    with write_whole(path) as temporary:
-        save_file(found.state(), temporary)
-    return found
-
-
-def sampled_loss(scorer: "Scorer", model: "nn.Module", shown: "Shown", noise: "Tensor") -> "Tensor":
-    """Scalars `[B]` whose gradients have the Fisher information of the output as second moment.
-
-    `⟨ξ, output⟩` times √(2/D), D the numbers of an output: the mean square error's.
-
-    Args:
-        scorer: of the run.
-        model: the network.
-        shown: B events.
-        noise: ξ = target - output, standard normal, `[B, …]`.
-    """
-    from retrac.diffusion.measurements import Predicted
-
-    def sampled(predicted: Predicted) -> "Tensor":
-        output = predicted.output
-        size = math.prod(output.shape[1:])
-        return (output * noise.to(output)).flatten(1).sum(1) * math.sqrt(2 / size)
-
-    measurement: Measurement = sampled
-    given = shown.on(next(model.parameters()).device)
-    return scorer.run.objective.measure(model, *given, (measurement,))[0]
-
-
-def _batches(
-    run: "Run", epochs: "Sequence[int]", size: int, first: bool
-) -> "Iterator[tuple[Shown, Tensor]]":
-    """Events, and for each a ξ that depends on nothing but the event and the round."""
-    import torch
-
-    every = np.arange(run.size)
-    for epoch in epochs:
-        for start in range(0, len(every), size):
-            shown = run.shown(epoch, every[start : start + size])
-            shape = shown.noise.shape[1:]
-            noise = [
-                np.random.default_rng([run.ledger.seed, epoch, sample, int(first)]).standard_normal(
-                    shape, dtype=np.float32
-                )
-                for sample in every[start : start + size].tolist()
-            ]
-            yield shown, torch.from_numpy(np.stack(noise))

@@ -201,9 +201,7 @@ def _mean(rounds: Sequence[Attribution], run: Run) -> Attribution:
         if first.sizes["checkpoint"] == 1 or part_of(method) in first:
             parts = _parts(rounds, method)
             changed[part_of(method)] = ((group_of(method), "query", "sample"), parts)
-    groups = [group_of(method) for method in rounds[0].methods if group_of(method) in first.sizes]
-    kept = first.drop_vars([name for name in changed if name in first])
-    kept = kept.drop_dims(["shown", *groups])
+    kept = first.drop_vars([name for name in changed if name in first]).drop_dims("shown")
     return Attribution(kept.assign(changed).assign_coords(shown=shown), rounds[0].config)
 
 

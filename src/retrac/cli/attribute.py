@@ -31,17 +31,12 @@ class Attribute:
     """Tell the time, memory and disk that it needs, and stop."""
 
     def __call__(self) -> None:
-        """Attribute, report, and print the first proponents."""
+        """Attribute, print what the methods say, and report."""
         from retrac.attribution.attribute import attribution_of, default_name
         from retrac.attribution.estimate import estimate_attribution
         from retrac.attribution.queries import open_queries, stand_in, to_generate
         from retrac.attribution.until import Until, attribute_until, rounds_beside
-        from retrac.cli.tables import (
-            print_certainty,
-            print_events,
-            print_proponents,
-            print_reached,
-        )
+        from retrac.cli.tables import print_answer, print_events, print_others, print_reached
         from retrac.report.page import write_report
         from retrac.training.run import Run
 
@@ -62,8 +57,8 @@ class Attribute:
             result = attribute_until(run, queries, until, config, output=path)
         else:
             result = attribution_of(run, queries, config, path)
-        print_proponents(result, queries.ids)
-        print_certainty(result)
+        print_answer(result)
+        print_others(result)
         print_reached(result)
         print_events(result)
         print(f"report: {write_report(result, path / 'report.html')}")

@@ -12,6 +12,7 @@ from retrac.attribution.config import (
     AttributeConfig,
     ComputeConfig,
     FeatureConfig,
+    MethodNames,
     PlanConfig,
 )
 from retrac.attribution.methods import DEFAULT
@@ -28,8 +29,7 @@ class Benchmark:
     RUN/attributions; stopped at any moment, the same command goes on.
     """
 
-    method: tuple[str, ...] = DEFAULT
-    """Methods to score."""
+    method: MethodNames = DEFAULT
     bank: Literal["benchmark", "development"] = "benchmark"
     """Which retrained models: the benchmark, or those on which choices such as λ were made."""
     replay: str = "last"

@@ -18,6 +18,7 @@ from retrac.cli.generate import Generate
 from retrac.cli.import_ import Import
 from retrac.cli.index import Index
 from retrac.cli.lds import Lds
+from retrac.cli.methods import Methods
 from retrac.cli.norms import Norms
 from retrac.cli.outliers import Outliers
 from retrac.cli.plant import Plant
@@ -74,6 +75,7 @@ def _commands(given: Sequence[str]) -> Any:
     subcommand = tyro.conf.subcommand
     commands = (
         Annotated[Datasets, subcommand("datasets")],
+        Annotated[Methods, subcommand("methods")],
         Annotated[Plant, subcommand("plant")],
         Annotated[Train, subcommand("train", default=_train_defaults(given))],
         Annotated[Adopt, subcommand("adopt")],

@@ -14,7 +14,7 @@ class Report:
 
     attribution: tyro.conf.Positional[Path]
     """The folder that `retrac attribute` wrote."""
-    k: int = 8
+    k: int = 10
     """Proponents and opponents per query, at most 20."""
     output: Path | None = None
     """The file to write. Default: report.html in the attribution's folder."""

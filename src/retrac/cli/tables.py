@@ -4,58 +4,61 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from retrac.attribution.attribution import FIRST, Attribution
+from retrac.attribution.methods import DEFAULT, methods
 from retrac.attribution.ranking import Ranked
 from retrac.attribution.uncertainty import NO_ERROR
 from retrac.evaluation.interval import Interval
 from retrac.evaluation.lds import Ceiling, Lds
 from retrac.evaluation.section import Section
 from retrac.report.evaluation import brief, oriented
-from retrac.report.wording import error, exponent, method_name, power, signed
+from retrac.report.wording import continued, error, exponent, method_name, power, signed, sure
 
-QUERIES = 8
-"""Queries that are printed; the report has them all."""
+QUERIES = 3
+"""Queries whose lists are printed; the report has them all."""
+BRIEF = 3
+"""Entries of a list that is told briefly."""
 WIDTH = 110
 """Of metrics' tables, where the terminal does not tell."""
 
 
-def print_proponents(result: Attribution, queries: Sequence[str], k: int = 5) -> None:
-    """Print the first proponents of the first queries, by method; with errors, if there are any."""
-    table = Table(
-        "query",
-        *map(method_name, result.methods),
-        box=None,
-        header_style="bold",
-        title="proponents",
-    )
-    for query, name in enumerate(queries[:QUERIES]):
-        table.add_row(name, *(_proponents(result, query, method, k) for method in result.methods))
-    Console(width=max(WIDTH, Console().width)).print(table)
+def print_methods() -> None:
+    """Print all methods: what each one tells, how well, and where it is from."""
+    console = Console(soft_wrap=True, highlight=False)
+    for method in methods().values():
+        usual = ", one of the usual ones" if method.name in DEFAULT else ""
+        console.print(f"[bold]{method.name}[/bold]: {method.title}{usual}")
+        tells, source = f"It tells {continued(method.estimand)}", f"From: {method.source}."
+        for line in filter(None, (tells, method.foretold, source)):
+            console.print(Padding(line, (0, 0, 0, 4)), soft_wrap=False)
 
 
-def print_certainty(result: Attribution) -> None:
-    """Print how sure lists are, a line for each method: means over queries."""
-    data = result.dataset
-    if "error" not in data:
-        Console(soft_wrap=True).print(f"no errors: {NO_ERROR}", highlight=False)
-        return
-    first, queries = min(FIRST, data.sizes["sample"]), data.sizes["query"]
-    for method in result.methods:
-        if method not in result.sure:
-            continue
-        certain, repeatability, halves = (
-            float(data[name].sel({"method": method}).mean())
-            for name in ("certain", "repeatability", "halves")
-        )
-        over = f" (means over {queries} queries)" if queries > 1 else ""
-        Console(soft_wrap=True).print(
-            f"{method}: certain {certain:.1f} of {first}; a repeat would give "
-            f"{first * repeatability:.1f} of {first} again; rank correlation of halves "
-            f"{halves:.2f}{over}",
-            highlight=False,
-        )
+def print_answer(result: Attribution) -> None:
+    """Print the first method's lists for the first queries, and how sure each of them is."""
+    method, count = result.methods[0], result.dataset.sizes["query"]
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"[bold]{method_name(method)}[/bold]{_tells(method)}")
+    for query in range(min(QUERIES, count)):
+        console.print()
+        console.print(_list(result, query, method))
+        console.print(_how_sure(result, query, method))
+    if count > QUERIES:
+        console.print(f"\nThe report has the lists of {count - QUERIES} more.")
+
+
+def print_others(result: Attribution) -> None:
+    """Print briefly what the other methods say: a few first samples, and how sure lists are."""
+    console = Console(soft_wrap=True, highlight=False)
+    for method in result.methods[1:]:
+        entries = result.proponents(0, method, FIRST)
+        first = ", ".join(map(_named, entries[:BRIEF]))
+        more = f" and {len(entries) - BRIEF} more" if len(entries) > BRIEF else ""
+        console.print(f"\n[bold]{method_name(method)}[/bold]{_tells(method)}")
+        console.print(f"query 0: {first}{more}. {_how_sure(result, 0, method)}")
 
 
 def print_events(result: Attribution) -> None:
@@ -139,19 +142,51 @@ def _told(interval: Interval) -> tuple[str, str]:
     return f"{interval.value:.3f}", f"{interval.low:.3f} to {interval.high:.3f}"
 
 
-def _proponents(result: Attribution, query: int, method: str, k: int) -> str:
-    entries = result.proponents(query, method, k)
-    if "error" not in result.dataset:
-        return ", ".join(map(_named, entries))
-    errors = result.dataset["error"].sel({"method": method}).values[query]
-    if np.isnan(errors).all():
-        return "\n".join(map(_named, entries))
+def _tells(method: str) -> str:
+    if method not in methods():
+        return ""
+    return f" tells {continued(methods()[method].estimand)}"
+
+
+def _list(result: Attribution, query: int, method: str) -> Table:
+    name = str(result.dataset["query_id"].values[query])
+    entries = result.proponents(query, method, FIRST)
     unit = exponent(entry.score for entry in entries)
-    return "\n".join(
-        f"{_named(e)}  {signed(e.score, unit)} {error(float(errors[e.sample]), unit)} {power(unit)}"
-        for e in entries
+    table = Table(
+        *("", "sample", "label", f"score ({power(unit)})"),
+        box=None,
+        header_style="bold",
+        title=escape(f"query {query}, {name}: taught most by"),
+        title_justify="left",
     )
+    errors = _errors(result, query, method)
+    for entry in entries:
+        told = "" if errors is None else f" {error(float(errors[entry.sample]), unit)}"
+        table.add_row(
+            f"{entry.rank}.",
+            escape(entry.id),
+            escape(entry.label),
+            signed(entry.score, unit) + told,
+        )
+    return table
+
+
+def _errors(result: Attribution, query: int, method: str) -> np.ndarray | None:
+    if method not in result.sure or "error" not in result.dataset:
+        return None
+    return np.asarray(result.dataset["error"].sel({"method": method}).values[query])
+
+
+def _how_sure(result: Attribution, query: int, method: str) -> str:
+    """In a sentence, of the first of one list."""
+    if _errors(result, query, method) is None:
+        return f"No errors: {NO_ERROR}."
+    certain, repeatability = (
+        float(result.dataset[name].sel({"method": method}).values[query])
+        for name in ("certain", "repeatability")
+    )
+    return sure(int(certain), repeatability, min(FIRST, result.dataset.sizes["sample"]))
 
 
 def _named(entry: Ranked) -> str:
-    return f"{entry.id} ({entry.label})" if entry.label else entry.id
+    return escape(f"{entry.id} ({entry.label})" if entry.label else entry.id)

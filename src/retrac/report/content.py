@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrac.attribution.attribution import Attribution
+from retrac.attribution.methods import Draws, methods
 from retrac.attribution.ranking import Ranked
+from retrac.attribution.uncertainty import CERTAIN
 from retrac.report import wording
 
 
@@ -14,18 +16,25 @@ from retrac.report import wording
 class Ranking:
     """One query's lists under one method.
 
-    `exponent` is the power of ten in which their scores are written. Where a score below zero says
-    nothing (`signed` is false) there are no opponents. Where errors can be told,
-    `errors` has those of the listed samples, and `sure` says how sure the proponents are.
+    Attributes:
+        method: its key.
+        exponent: the power of ten in which scores are written.
+        proponents: the highest scores, highest first.
+        opponents: the lowest, lowest first; none where a score below zero says nothing.
+        errors: of the listed samples; empty where they cannot be told.
+        certain: proponents that very likely belong there.
+        sure: how sure the proponents are, in words; empty where that cannot be told.
+        by_events: whether the method adds up the events of training.
     """
 
     method: str
     exponent: int
     proponents: Sequence[Ranked]
     opponents: Sequence[Ranked]
-    signed: bool
     errors: Mapping[int, float]
+    certain: frozenset[int]
     sure: str
+    by_events: bool
 
 
 @dataclass(frozen=True)
@@ -73,25 +82,31 @@ class Sure:
 
     Attributes:
         errors: `[Q, N]`, of the scores.
-        certain: `[Q]`, how many of a query's proponents surely belong to its list.
+        membership: `[Q, N]`, probability of belonging to the list.
+        certain: `[Q]`, how many of a query's proponents very likely belong to its list.
         repeatability: `[Q]`, share of them that a repeat would give again.
         halves: mean rank correlation of scores between halves, stepped up to the whole.
     """
 
     errors: np.ndarray
+    membership: np.ndarray
     certain: np.ndarray
     repeatability: np.ndarray
     halves: float
 
 
 def certainties(attribution: Attribution, k: int) -> dict[str, Sure]:
-    """How sure each method's scores and first k are; empty where errors cannot be told."""
+    """How sure scores and first k are, of each method whose errors can be told."""
     found = {}
     for method in attribution.sure:
         scores = attribution.uncertainty(method)
         first = scores.first(k)
         found[method] = Sure(
-            scores.errors, first.certain, first.repeatability, float(scores.halves.mean())
+            scores.errors,
+            first.membership,
+            first.certain,
+            first.repeatability,
+            float(scores.halves.mean()),
         )
     return found
 
@@ -157,21 +172,25 @@ def _ranking(
     attribution: Attribution, query: int, method: str, k: int, sure: Sure | None
 ) -> Ranking:
     proponents = attribution.proponents(query, method, k)
-    signed = attribution.signed(method)
-    opponents = attribution.opponents(query, method, k) if signed else []
-    scores = [entry.score for entry in (*proponents, *opponents)]
-    exponent = wording.exponent(scores)
-    if sure is None:
-        return Ranking(method, exponent, proponents, opponents, signed, {}, "")
-    listed = (entry.sample for entry in (*proponents, *opponents))
+    opponents = attribution.opponents(query, method, k) if attribution.signed(method) else []
+    listed = [*proponents, *opponents]
+    errors: dict[int, float] = {}
+    certain: frozenset[int] = frozenset()
+    told = ""
+    if sure is not None:
+        errors = {entry.sample: float(sure.errors[query, entry.sample]) for entry in listed}
+        likely = sure.membership[query] >= CERTAIN
+        certain = frozenset(entry.sample for entry in proponents if likely[entry.sample])
+        told = wording.sure(len(certain), float(sure.repeatability[query]), len(proponents))
     return Ranking(
-        method,
-        exponent,
-        proponents,
-        opponents,
-        signed,
-        {sample: float(sure.errors[query, sample]) for sample in listed},
-        wording.sure(int(sure.certain[query]), float(sure.repeatability[query]), len(proponents)),
+        method=method,
+        exponent=wording.exponent(entry.score for entry in listed),
+        proponents=proponents,
+        opponents=opponents,
+        errors=errors,
+        certain=certain,
+        sure=told,
+        by_events=method not in methods() or methods()[method].draws is Draws.INTERVALS,
     )
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from retrac.attribution.attribution import Attribution
+from retrac.attribution.attribution import FIRST, Attribution
 from retrac.attribution.methods import methods
 from retrac.data.images import Pixels, to_pil
 from retrac.errors import RetracError
@@ -20,8 +21,12 @@ from retrac.files import write_whole
 from retrac.report import content, evaluation, figures, wording
 from retrac.report.canvas import svg_uri
 
-FILTERS = ("signed", "error", "power", "timesteps", "tally", "percent", "method_name")
+FILTERS = (
+    *("signed", "error", "power", "timesteps", "tally", "percent", "method_name", "continued"),
+)
 """Functions of `wording` that the template may call."""
+FEWEST_COLUMNS, MOST_COLUMNS = 4, 6
+"""Pictures side by side."""
 PIXEL_ART = 64
 """Images up to this size are shown with sharp pixels when enlarged."""
 PAPER = 255
@@ -36,11 +41,12 @@ THUMBNAIL = 256
 
 
 def write_report(
-    attribution: Attribution, path: str | Path, k: int = 8, sections: Sequence[Section] = ()
+    attribution: Attribution, path: str | Path, k: int = FIRST, sections: Sequence[Section] = ()
 ) -> Path:
-    """Write the page: per query its top k proponents and opponents under each method.
+    """Write the page: per query its top k proponents under the first method, and how sure they are.
 
-    Below them stands what metrics found, if they are given (`retrac evaluate`).
+    Opponents and the other methods are folded below them. Further down stands what metrics found,
+    if they are given (`retrac evaluate`).
 
     Raises:
         RetracError: k below 1, `path` is a folder, no space left, or no permission.
@@ -65,16 +71,20 @@ def render(attribution: Attribution, k: int, sections: Sequence[Section] = ()) -
     height, width = attribution.dataset["query_image"].shape[-2:]
     config = dict(attribution.config)
     run = config.pop("run", {})
+    data, names = attribution.dataset, attribution.methods
+    k = min(k, data.sizes["sample"])
     return _template().render(
         headline=_headline(len(asked)),
-        samples=attribution.dataset.sizes["sample"],
-        k=min(k, attribution.dataset.sizes["sample"]),
+        samples=data.sizes["sample"],
+        k=k,
+        columns=min(max(FEWEST_COLUMNS, math.ceil(k / 2)), MOST_COLUMNS),
         queries=asked,
         summaries=summed,
         served={s.method: {entry.sample: entry.queries for entry in s.influential} for s in summed},
-        sure=bool(attribution.sure),
-        checkpoints=attribution.dataset.sizes["checkpoint"],
-        marks=any(s.influential for s in summed),
+        sure={method: attribution.groups(method) for method in attribution.sure},
+        unsure=[method for method in names if method not in attribution.sure],
+        opposed=[method for method in names if attribution.signed(method)],
+        unopposed=[method for method in names if not attribution.signed(method)],
         methods=methods(),
         estimated=content.estimated(attribution),
         pictures=_pictures(attribution, content.shown(asked, summed)),
@@ -82,17 +92,24 @@ def render(attribution: Attribution, k: int, sections: Sequence[Section] = ()) -
         width=width,
         height=height,
         pixels=max(width, height) <= PIXEL_ART,
-        norms={
-            "uri": svg_uri(figures.norms_by_timestep(attribution)),
-            "alt": f"Gradient norm against timestep. {figures.norm_finding(attribution)}.",
-        },
+        norms=_norms(attribution),
         parts=evaluation.parts(sections),
         along=bool(asked) and all(query.id.startswith(WAY) for query in asked),
-        masked="query_mask" in attribution.dataset,
+        masked="query_mask" in data,
         drawn=next((way for way in DRAWN if str(run.get("events", "")).startswith(way)), ""),
         run=wording.facts(run),
         settings=wording.facts(config),
     )
+
+
+def _norms(attribution: Attribution) -> dict[str, str]:
+    """The figure of gradient norms; empty where no method looked at events one by one."""
+    if not attribution.dataset.sizes["visit"] or not attribution.dataset.sizes["timestep"]:
+        return {}
+    return {
+        "uri": svg_uri(figures.norms_by_timestep(attribution)),
+        "alt": f"Gradient norm against timestep. {figures.norm_finding(attribution)}.",
+    }
 
 
 def _template() -> Any:

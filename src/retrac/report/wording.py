@@ -42,13 +42,18 @@ def error(value: float, exponent: int) -> str:
 def sure(certain: int, repeatability: float, listed: int) -> str:
     """Say how sure a list is."""
     count = round(repeatability * listed)
-    belong = {0: "None", listed: "All"}.get(certain, str(certain))
+    belong = {
+        0: f"None of these {listed} is very likely to belong here",
+        1: f"1 of these {listed} very likely belongs here",
+        listed: f"All of these {listed} very likely belong here",
+    }.get(certain, f"{certain} of these {listed} very likely belong here")
     again = {0: "hardly any", listed: "nearly all"}.get(count, f"about {count}")
-    verb = "is" if certain < 2 else "are"
-    return (
-        f"{belong} of these {listed} {verb} very likely to belong here. A repeat would show "
-        f"{again} of them again."
-    )
+    return f"{belong}. A repeat with other random draws would show {again} of them again."
+
+
+def continued(sentence: str) -> str:
+    """A sentence as the end of another one."""
+    return sentence[:1].lower() + sentence[1:]
 
 
 def timesteps(values: Sequence[int]) -> str:

@@ -5,8 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrac.gradients import oracle
 from retrac.gradients.allocation import (
     Sides,
+    allocate,
     allocate_evenly,
     blocks,
     blocks_by_layer,
@@ -65,6 +67,47 @@ def test_no_share_is_too_small_for_numbers():
         for name, side in measure_sides(model, losses).items()
     }
     assert list(allocate_evenly(silent, 50)) == [name for name, _ in model.named_parameters()]
+
+
+def test_shares_are_of_the_squared_norm():
+    model = network()
+    losses = random_losses(model, torch.randn(3, 3, 6, 6))
+    sides = measure_sides(model, losses)
+    by_name = oracle.per_sample_gradients(model, losses)
+    squares = {name: rows.flatten(1).square().sum(1) for name, rows in by_name.items()}
+    total = sum(squares.values())
+    for name, side in sides.items():
+        own = squares[name]
+        assert side.share == pytest.approx(
+            float((own / total).mean() / 2 + own.sum() / total.sum() / 2)
+        )
+        assert side.numbers == model.get_parameter(name).numel()
+    assert list(sides) == [name for name, _ in model.named_parameters()]
+
+
+def test_layers_are_served_by_their_share_and_small_ones_kept_whole():
+    sides = {
+        "large": Sides(9, 64, 64, 0.2),
+        "small": Sides(9, 16, 1, 0.7),
+        "rest": Sides(1, 500, 1, 0.1),
+    }
+    sizes = allocate(sides, 1000)
+    assert sizes["small"] == (16, 1)
+    assert sketch_size({"large": sides["large"]}, {"large": sizes["large"]}) == pytest.approx(
+        (1000 - 144) * 2 / 3, rel=0.1
+    )
+    assert sizes["rest"][1] == 1
+    assert allocate({"silent": Sides(9, 4, 4, 0.0)}, 10) == {"silent": (1, 1)}
+
+
+def test_what_would_get_very_few_is_left_out():
+    sides = {
+        "most": Sides(9, 64, 64, 0.999),
+        "little": Sides(9, 64, 64, 0.001),
+        "one number": Sides(1, 1, 1, 0.0015),
+    }
+    assert list(allocate(sides, 1000)) == ["most", "one number"]
+    assert list(allocate({"most": sides["little"]}, 1000)) == ["most"]
 
 
 def test_blocks_are_the_parameters_parts_of_a_sketch():

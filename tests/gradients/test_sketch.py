@@ -5,16 +5,10 @@ import torch
 from torch import nn
 
 from retrac.gradients import CoverageError, oracle
+from retrac.gradients.allocation import allocate, measure_sides, sketch_size
 from retrac.gradients.gradient import Dense
 from retrac.gradients.layout import Layout
-from retrac.gradients.sketch import (
-    Projection,
-    Sides,
-    allocate,
-    measure_sides,
-    sketch_size,
-    sketches,
-)
+from retrac.gradients.sketch import Projection, sketches
 
 from .agreement import random_losses
 
@@ -76,47 +70,6 @@ def test_more_numbers_are_more_accurate():
         return float(torch.stack([rows @ rows.T - expected for rows in found]).square().mean())
 
     assert spread(1200) < 0.5 * spread(300) < 0.25 * spread(60)
-
-
-def test_shares_are_of_the_squared_norm():
-    model = network()
-    losses = random_losses(model, torch.randn(3, 3, 6, 6))
-    sides = measure_sides(model, losses)
-    by_name = oracle.per_sample_gradients(model, losses)
-    squares = {name: rows.flatten(1).square().sum(1) for name, rows in by_name.items()}
-    total = sum(squares.values())
-    for name, side in sides.items():
-        own = squares[name]
-        assert side.share == pytest.approx(
-            float((own / total).mean() / 2 + own.sum() / total.sum() / 2)
-        )
-        assert side.numbers == model.get_parameter(name).numel()
-    assert list(sides) == [name for name, _ in model.named_parameters()]
-
-
-def test_layers_are_served_by_their_share_and_small_ones_kept_whole():
-    sides = {
-        "large": Sides(9, 64, 64, 0.2),
-        "small": Sides(9, 16, 1, 0.7),
-        "rest": Sides(1, 500, 1, 0.1),
-    }
-    sizes = allocate(sides, 1000)
-    assert sizes["small"] == (16, 1)
-    assert sketch_size({"large": sides["large"]}, {"large": sizes["large"]}) == pytest.approx(
-        (1000 - 144) * 2 / 3, rel=0.1
-    )
-    assert sizes["rest"][1] == 1
-    assert allocate({"silent": Sides(9, 4, 4, 0.0)}, 10) == {"silent": (1, 1)}
-
-
-def test_what_would_get_very_few_is_left_out():
-    sides = {
-        "most": Sides(9, 64, 64, 0.999),
-        "little": Sides(9, 64, 64, 0.001),
-        "one number": Sides(1, 1, 1, 0.0015),
-    }
-    assert list(allocate(sides, 1000)) == ["most", "one number"]
-    assert list(allocate({"most": sides["little"]}, 1000)) == ["most"]
 
 
 def test_a_projection_is_a_function_of_seed_and_name():

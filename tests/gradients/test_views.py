@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from retrac.gradients import CoverageError, Directions, oracle
+from retrac.gradients.allocation import allocate, measure_sides
 from retrac.gradients.contract import Products
-from retrac.gradients.sketch import Projection, allocate, measure_sides
+from retrac.gradients.sketch import Projection
 from retrac.gradients.tape import per_sample_gradients
 from retrac.gradients.views import viewed
 

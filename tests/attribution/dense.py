@@ -43,7 +43,8 @@ def summed(
     for some in rows:
         for image, part in sorted(set(zip(some.image.tolist(), some.part.tolist(), strict=True))):
             which = (some.image == image) & (some.part == part)
-            values = run.objective.measure(model, *some.batch.rows(which), measurements).sum(1)
+            measured = run.objective.measure(model, *some.batch.rows(which), measurements)
+            values = [each.sum() for each in measured]
             for number, value in enumerate(values):
                 gradients = torch.autograd.grad(value, trained, retain_graph=True)
                 sums[number, part, image] += torch.cat([each.flatten() for each in gradients])

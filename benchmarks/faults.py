@@ -27,8 +27,10 @@ from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("src", "tests", "benchmarks", "examples", "pyproject.toml")
-LOADED = ("torch", "diffusers", "transformers", "peft", "datasets", "accelerate", "hypothesis")
-LOADED += ("matplotlib.figure", "scipy.stats", "sklearn.metrics", "xarray", "zarr", "tyro")
+LOADED = (
+    *("torch", "diffusers", "transformers", "peft", "datasets", "accelerate", "hypothesis"),
+    *("matplotlib.figure", "scipy.stats", "sklearn.metrics", "xarray", "zarr", "tyro"),
+)
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore")
 
 

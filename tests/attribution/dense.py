@@ -89,7 +89,7 @@ def kernel(queries: Tensor, samples: Tensor, damping: float) -> Tensor:
 def kernel_retrac(queries: Tensor, samples: Tensor, layers: list[slice]) -> Tensor:
     """The sum over measurements `[R, …, n]`, the mean over layers."""
     every = [
-        kernel(one[:, layer], two[:, layer], 0.3)
+        kernel(one[:, layer], two[:, layer], 0.1)
         for one, two in zip(queries, samples, strict=True)
         for layer in layers
     ]
@@ -98,7 +98,12 @@ def kernel_retrac(queries: Tensor, samples: Tensor, layers: list[slice]) -> Tens
 
 def trak(queries: Tensor, samples: Tensor, layers: list[slice]) -> Tensor:
     """One kernel."""
-    return kernel(queries[0], samples[0], 0.3)
+    return kernel(queries[0], samples[0], 0.5)
+
+
+def d_trak(queries: Tensor, samples: Tensor, layers: list[slice]) -> Tensor:
+    """The same, hardly damped."""
+    return kernel(queries[0], samples[0], 0.02)
 
 
 def cosine(queries: Tensor, samples: Tensor, layers: list[slice]) -> Tensor:

@@ -52,7 +52,7 @@ PLAN = PlanConfig(plan_timesteps=3, plan_noises=2)
 ALGEBRA = {
     "kernel-retrac": dense.kernel_retrac,
     "trak": dense.trak,
-    "d-trak": dense.trak,
+    "d-trak": dense.d_trak,
     "cosine": dense.cosine,
 }
 FEATURES = tuple(ALGEBRA)

@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 demo: $(STAMP)
 	$(BIN)/retrac train --dataset digits --limit 512 --output $(DEMO)/run \
-		--epochs 24 --checkpoint-every 6
+		--epochs 24 --checkpoint-every 6 --batch-size 16
 	$(BIN)/retrac generate $(DEMO)/run --count 16 --seed 1 --output $(DEMO)/samples
 	$(BIN)/retrac attribute $(DEMO)/run --queries generated:8 --query-seed 1 --plan fast \
 		--output $(DEMO)/attribution

@@ -12,10 +12,11 @@ export OMP_WAIT_POLICY := PASSIVE
 .PHONY: demo test slow lint bench clean
 
 demo: $(STAMP)
-	$(BIN)/retrac train --dataset digits --output $(DEMO)/run --epochs 24 --checkpoint-every 6
+	$(BIN)/retrac train --dataset digits --limit 512 --output $(DEMO)/run \
+		--epochs 24 --checkpoint-every 6 --batch-size 16
 	$(BIN)/retrac generate $(DEMO)/run --count 16 --seed 1 --output $(DEMO)/samples
-	$(BIN)/retrac attribute $(DEMO)/run --queries generated:8 --query-seed 1 \
-		--replay 3 --parameters "mid_block|down_blocks.2|up_blocks.0" --output $(DEMO)/attribution
+	$(BIN)/retrac attribute $(DEMO)/run --queries generated:8 --query-seed 1 --plan fast \
+		--output $(DEMO)/attribution
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(IN_PARALLEL)

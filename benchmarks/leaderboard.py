@@ -65,12 +65,11 @@ ENTRIES = (
     _features("kernel-retrac", "64 draws, loss alone", draws="medium", outputs=False),
     _features("kernel-retrac", "192 draws, loss alone", draws="large", outputs=False),
     _features("kernel-retrac", "64 draws, 64 numbers a layer", draws="medium", layer_numbers=64),
-    _features("kernel-retrac", "64 draws, whole layers", draws="medium", layer_numbers=0),
     _features("trak", "64 draws", draws="medium"),
     _features("d-trak", "64 draws", draws="medium"),
     _features("cosine", "64 draws", draws="medium"),
     Entry(("ekfac",), "", AttributeConfig(("ekfac",))),
-    Entry(("adam",), "all events", AttributeConfig(("adam",), replay="all")),
+    Entry(("adam",), "1 event a checkpoint", AttributeConfig(("adam",))),
     Entry(EVENTS, "1 event a checkpoint", AttributeConfig(EVENTS)),
     Entry(EVENTS, "all events", AttributeConfig(EVENTS, replay="all")),
     Entry(
@@ -78,6 +77,7 @@ ENTRIES = (
         "deepest level, all events",
         AttributeConfig(EVENTS, replay="all", parameters=DEEPEST),
     ),
+    _features("kernel-retrac", "64 draws, whole layers", draws="medium", layer_numbers=0),
 )
 SINGLE = {"1 event a checkpoint": "1 event", "all events": "all its events"}
 """Ways whose checkpoints are scored one by one, too."""
@@ -113,7 +113,7 @@ class Settings:
             names = _take(metric, run, shipped, entry, seconds)
             covered |= dict.fromkeys(names, _covered(run, entry.config))
             ours += names
-        write_json(self.run / "seconds.json", seconds)
+            write_json(self.run / "seconds.json", seconds)
         ours += _best(metric, run, shipped)
         kinds = {kind: metric.compute(rows) for kind, rows in shipped.kinds.items()}
         table = [

@@ -181,6 +181,7 @@ def test_the_own_module_s_example_reports(tmp_path: Path, monkeypatch: pytest.Mo
     assert "Nobody recorded" not in page and "training visited it" in page
 
 
+@pytest.mark.slow
 def test_the_published_code_s_files_are_asked_in_both_ways(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

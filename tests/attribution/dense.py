@@ -43,7 +43,8 @@ def summed(
     for some in rows:
         for image, part in sorted(set(zip(some.image.tolist(), some.part.tolist(), strict=True))):
             which = (some.image == image) & (some.part == part)
-            values = run.objective.measure(model, *some.batch.rows(which), measurements).sum(1)
+            measured = run.objective.measure(model, *some.batch.rows(which), measurements)
+            values = [each.sum() for each in measured]
             for number, value in enumerate(values):
                 gradients = torch.autograd.grad(value, trained, retain_graph=True)
                 sums[number, part, image] += torch.cat([each.flatten() for each in gradients])
@@ -88,7 +89,7 @@ def kernel(queries: Tensor, samples: Tensor, damping: float) -> Tensor:
 def kernel_retrac(queries: Tensor, samples: Tensor, layers: list[slice]) -> Tensor:
     """The sum over measurements `[R, …, n]`, the mean over layers."""
     every = [
-        kernel(one[:, layer], two[:, layer], 0.3)
+        kernel(one[:, layer], two[:, layer], 0.1)
         for one, two in zip(queries, samples, strict=True)
         for layer in layers
     ]
@@ -97,7 +98,12 @@ def kernel_retrac(queries: Tensor, samples: Tensor, layers: list[slice]) -> Tens
 
 def trak(queries: Tensor, samples: Tensor, layers: list[slice]) -> Tensor:
     """One kernel."""
-    return kernel(queries[0], samples[0], 0.3)
+    return kernel(queries[0], samples[0], 0.5)
+
+
+def d_trak(queries: Tensor, samples: Tensor, layers: list[slice]) -> Tensor:
+    """The same, hardly damped."""
+    return kernel(queries[0], samples[0], 0.02)
 
 
 def cosine(queries: Tensor, samples: Tensor, layers: list[slice]) -> Tensor:

@@ -37,10 +37,10 @@ def test_it_is_each_sample_s_score_on_itself(tiny_run: Run, tmp_path) -> None:
 def test_small_memory_and_small_blocks_give_the_same(
     tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = self_influence(tiny_run, plan=PLAN)
+    whole = self_influence(tiny_run, range(12), plan=PLAN)
     monkeypatch.setattr("retrac.attribution.self_influence.BLOCK", 5)
     monkeypatch.setattr("retrac.attribution.memory.TEMPORARY_BYTES", 2**18)
-    small = self_influence(tiny_run, plan=PLAN, compute=ComputeConfig(memory_budget="3MB"))
+    small = self_influence(tiny_run, range(12), plan=PLAN, compute=ComputeConfig("3MB"))
     scale = float(np.abs(whole.dataset["score"]).max())
     np.testing.assert_allclose(
         small.dataset["score"], whole.dataset["score"], rtol=0, atol=1e-5 * scale

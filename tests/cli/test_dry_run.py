@@ -178,7 +178,7 @@ def test_passes_of_a_large_network_are_not_few(
         ("attribute", own_run, "--queries", "train:2", *SMALL, *BOTH),
         ("outliers", own_run, "--samples", 4, *SMALL),
         ("norms", own_run, "--timesteps", 8, "--samples", 8),
-        ("index", own_run, "--sketch-size", 300),
+        ("index", own_run, "--sketch-size", 300, *BOTH),
     ):
         monkeypatch.setattr(costs, "SHORT", 2)
         assert retrac(*command, "--dry-run").err.startswith("about ")

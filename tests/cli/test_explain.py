@@ -26,7 +26,7 @@ def test_explain(
     assert all(len(line) <= width for line in told.out.splitlines())
     for words in ("down_blocks.1", "write out", "biases, scales", "the pass", "of a train"):
         assert words in told.out
-    assert "for 2 queries by tracin and retrac" in told.out
+    assert "for 2 queries by retrac and tracin" in told.out
 
 
 def test_explain_in_full_and_for_sketches(

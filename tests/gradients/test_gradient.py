@@ -144,6 +144,34 @@ def test_sketches_project_both_sides(patches, groups, left, right, seed):
     torch.testing.assert_close(gradient.sketch(one, two), expected.flatten(1))
 
 
+@pytest.mark.parametrize("channels", [3, 9])
+@pytest.mark.parametrize("left", [None, 2])
+@pytest.mark.parametrize("right", [None, 2])
+def test_it_does_not_matter_how_a_convolution_lies_in_memory(bands, channels, left, right):
+    """Patches are copied in runs of pixels or of channels, whichever are longer."""
+    images, given = torch.randn(4, 2 * channels, 7, 6), torch.randn(4, 10, 5, 4)
+    one = torch.randn(channels, left) if left else None
+    two = torch.randn(5, right) if right else None
+    sketches = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        patches = Patches(images.to(memory_format=order), (5, 4), (3, 3), groups=2)
+        b = given.to(memory_format=order).flatten(2).unflatten(1, (2, -1)).mT
+        layout = Layout.in_order((2, patches.bands, 5, 9 // patches.bands, channels))
+        gradient = Factored(patches, b, layout)
+        sketches += [each.sketch(one, two) for each in (gradient, gradient.grouped(2))]
+    torch.testing.assert_close(sketches[0], sketches[2])
+    torch.testing.assert_close(sketches[1], sketches[3])
+    torch.testing.assert_close(sketches[0].unflatten(0, (-1, 2)).sum(1), sketches[1])
+    a = torch.nn.functional.unfold(images, 3).view(4, 2, channels, 9, 20)  # [B, G, C, k, P]
+    a = a if one is None else torch.einsum("bgckp,cl->bglkp", a, one)
+    b = given.view(4, 2, 5, 20)
+    b = b if two is None else torch.einsum("bgop,ol->bglp", b, two)
+    whole = torch.einsum("bgop,bgckp->bgokc", b, a)
+    if gradient.project(one, two).inputs.bands > 1:
+        whole = whole.unflatten(3, (3, 3)).transpose(2, 3)
+    torch.testing.assert_close(sketches[0], whole.flatten(1))
+
+
 @pytest.mark.parametrize("groups", [(1, 1), (2, 2), (1, 2), (2, 1)])
 def test_uses_of_one_parameter_add_up(groups):
     (first, one), (second, two) = (

@@ -35,6 +35,13 @@ def test_facts_are_flat_and_readable():
     ]
 
 
+def test_facts_in_a_list_are_numbered():
+    assert wording.facts({"features": [{"draws": "visits"}, {"draws": "medium"}]}) == [
+        ("features 1: draws", "visits"),
+        ("features 2: draws", "medium"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("certain", "repeatability", "belong", "again"),
     [

@@ -78,8 +78,12 @@ class Engine:
         if self.index is None:
             return settings
         chosen = {method.draws.value for method in self.scorer.config.chosen}
-        sketches = {name: digest(self.index.config["features"][name]["sketch"]) for name in chosen}
-        about = {"kind": self.index.config["kind"], "sketches": sketches}
+        layouts = [self.index.config["features"][name]["sketch"] for name in sorted(chosen)]
+        about = {
+            "kind": self.index.config["kind"],
+            "sketches": [digest(layout) for layout in layouts],
+            "size": max(layout["size"] for layout in layouts),
+        }
         return {**settings, "index": about, "exact_top": self.scorer.config.exact_top}
 
     def settings_for(self, queries: Queries) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from retrac.attribution.costs import Costs, clocked, few, passes
 from retrac.attribution.feature_work import FeatureWork, bin_scores
 from retrac.attribution.features import silent
+from retrac.attribution.parts import Parts
 from retrac.attribution.sample_features import CHUNK, ComputedFeatures
 from retrac.estimate import Estimate, peak_bytes, seconds_of
 
@@ -35,15 +36,17 @@ def estimate_features(work: FeatureWork, there: Container[str]) -> Estimate | No
     queries = work.queries.take(range(len(work.queries))[: max(1, work.rows // source.query_draws)])
     part = replace(work, queries=queries)
     drawn = seconds_of(lambda: part.of_queries(model, which, 0, silent))
-    visited = 0.0
+    visited = read = 0.0
     if isinstance(computed := work.samples, ComputedFeatures):
         visited = seconds_of(lambda: computed.of_chunk(samples, which, 0, model, silent))
+    else:
+        read, _ = clocked(lambda: work.samples.read("", which, 0, model, Parts(None, {}), silent))
     costs = Costs(
         load,
         drawn / (len(queries) * source.query_draws),
         visited / max(1, source.sample_draws(samples, which)),
     )
-    seconds = costs.seconds(todo) + bins * _fit_seconds(work)
+    seconds = costs.seconds(todo) + bins * (read + _fit_seconds(work))
     device = next(model.parameters()).device.type
     return Estimate(seconds, peak_bytes(device) + _memory(work), _disk(work))
 
@@ -77,7 +80,8 @@ def _memory(work: FeatureWork) -> int:
 def _disk(work: FeatureWork) -> int:
     """Pieces of one bin, the scores of every bin, and what is made of these."""
     numbers = sum(lot.size for lot in work.lots)
-    pieces = len(work.measurements) * work.source.parts * work.run.size * numbers
+    computed = isinstance(work.samples, ComputedFeatures)
+    pieces = computed * len(work.measurements) * work.source.parts * work.run.size * numbers
     pairs = len(work.methods) * len(work.queries) * work.run.size
     bins = work.source.bins * work.variants * pairs
     return FLOAT * (pieces + bins + (work.variants + 2) * pairs)

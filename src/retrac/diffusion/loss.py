@@ -39,8 +39,8 @@ class Loss(Protocol):
         timesteps: Tensor,
         noise: Tensor,
         measurements: Sequence[Measurement],
-    ) -> Tensor:
-        """Several measurements of one forward pass, `[R, B]`; as of `Objective.measure`."""
+    ) -> tuple[Tensor, ...]:
+        """Several measurements of one forward pass, `[B]` each; as of `Objective.measure`."""
         ...
 
 
@@ -98,7 +98,7 @@ class Objective:
         timesteps: Tensor,
         noise: Tensor,
         measurements: Sequence[Measurement],
-    ) -> Tensor:
+    ) -> tuple[Tensor, ...]:
         """Run the network once, and take R measurements of what it gives.
 
         Args:
@@ -106,7 +106,8 @@ class Objective:
             measurements: R of them.
 
         Returns:
-            `[R, B]`, float32 or wider, whatever the precision of weights.
+            R times `[B]`, float32 or wider, whatever the precision of weights. Apart, so that the
+            backward pass of one does not lead through the others.
         """
         process, clean = self.process, seen.clean
         noisy = process.noised(clean, noise, timesteps)
@@ -121,7 +122,7 @@ class Objective:
         losses = distances.flatten(1).mean(1)
         losses = process.weight.to(losses)[timesteps] * losses
         predicted = Predicted(prediction, losses, seen.counted)
-        return torch.stack([measurement(predicted) for measurement in measurements])
+        return tuple(measurement(predicted) for measurement in measurements)
 
 
 def precision_of(model: Any, otherwise: Tensor) -> torch.dtype:

@@ -84,6 +84,9 @@ def facts(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
         name = f"{prefix}{key}".replace("_", " ")
         if isinstance(value, Mapping):
             rows += facts(value, prefix=f"{name}: ")
+        elif isinstance(value, (list, tuple)) and any(isinstance(each, Mapping) for each in value):
+            for number, each in enumerate(value, start=1):
+                rows += facts(each, prefix=f"{name} {number}: ")
         else:
             rows.append((name, fact(value)))
     return rows

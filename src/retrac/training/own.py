@@ -155,14 +155,14 @@ class OwnLoss:
         timesteps: Tensor,
         noise: Tensor,
         measurements: Sequence[Measurement],
-    ) -> Tensor:
-        """The losses, `[1, B]`.
+    ) -> tuple[Tensor, ...]:
+        """The losses alone, `[B]`.
 
         Raises:
             RetracError: as `losses`, or something else is to be measured.
         """
         refuse_all_but_the_loss(measurements, "a module of your own")
-        return self.losses(model, seen, timesteps, noise)[None]
+        return (self.losses(model, seen, timesteps, noise),)
 
 
 @dataclass(frozen=True, kw_only=True)

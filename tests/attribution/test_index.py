@@ -217,7 +217,7 @@ def test_other_settings_are_refused(run):
     build_index(run, IndexConfig(PUBLISHED, sketch_size=300, checkpoints=(2, 6)))
     other = IndexConfig(PUBLISHED, sketch_size=400, checkpoints=(2, 6))
     for refusing in (build_index, estimate_index):
-        with pytest.raises(RetracError, match=r"asked was 300, now 400"):
+        with pytest.raises(RetracError, match=r"sketch_size was 300, now 400"):
             refusing(run, other)
     with pytest.raises(RetracError, match="has --replay last, not all"):
         attribute(run, "train:1", PUBLISHED, plan=PLAN, index=True, replay="all")

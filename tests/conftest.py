@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import hypothesis
 import pytest
 import torch
 
@@ -17,6 +18,8 @@ from retrac.training.run import Run
 from tiny import TINY, tiny
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("patient", deadline=None)  # no test depends on timing
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_collection_finish() -> None:

@@ -407,7 +407,7 @@ def test_an_index_has_nothing_for_methods_that_change_directions(own_run: Path) 
         run, retrac.attribution.config.IndexConfig(sketch_size=64)
     )
     with pytest.raises(RetracError, match="does not hold what 'adam' needs"):
-        scored(run, ("adam",), index=True, checkpoints=(), parameters="trained")
+        retrac.attribute(run, "train:2", ("adam",), index=True)
 
 
 def test_kernels_of_another_damping_are_other_records() -> None:

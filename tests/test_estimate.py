@@ -126,17 +126,17 @@ def test_what_is_left_of_a_training() -> None:
     assert StepsLeft.of(config, 24, 15) == StepsLeft(0, 0, 48)
 
 
-COSTS = StepCosts(visit=0.1, checkpoint=5, state=2, checkpoint_bytes=1000, state_bytes=600, begin=7)
+COSTS = StepCosts(visit=0.1, checkpoint=5, state=2, checkpoint_bytes=1000, state_bytes=600)
 
 
 def test_a_training_with_checkpoints_close_together() -> None:
     needs = training_needs(StepsLeft(visits=1000, checkpoints=2, interval=500), COSTS, memory=9)
-    assert needs == Estimate(7 + 100 + 10, 9, 2000)
+    assert needs == Estimate(100 + 10, 9, 2000)
 
 
 def test_a_training_that_saves_states_between_checkpoints() -> None:
     needs = training_needs(StepsLeft(visits=2000, checkpoints=2, interval=1000), COSTS, memory=9)
-    assert needs == Estimate(7 + 200 + 10 + 3 * 2, 9, 2600)
+    assert needs == Estimate(200 + 10 + 3 * 2, 9, 2600)
 
 
 @pytest.mark.parametrize(("state", "disk"), [(600, 2600), (5000, 1000 + 2 * 5000)])
@@ -144,4 +144,4 @@ def test_a_state_is_deleted_once_the_next_is_whole(state: int, disk: int) -> Non
     """Before the last checkpoint there are two, if there are several between checkpoints."""
     costs = replace(COSTS, state_bytes=state)
     needs = training_needs(StepsLeft(visits=4000, checkpoints=2, interval=2000), costs, memory=9)
-    assert needs == Estimate(7 + 400 + 10 + 6 * 2, 9, disk)
+    assert needs == Estimate(400 + 10 + 6 * 2, 9, disk)

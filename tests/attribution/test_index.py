@@ -13,7 +13,7 @@ import zarr
 from retrac.attribution import indexed, sample_scores, sketched
 from retrac.attribution.attribute import attribute
 from retrac.attribution.build_index import build_index
-from retrac.attribution.config import ComputeConfig, IndexConfig, PlanConfig
+from retrac.attribution.config import ComputeConfig, FeatureConfig, IndexConfig, PlanConfig
 from retrac.attribution.estimate import estimate_index
 from retrac.errors import RetracError
 from retrac.store.index import Index
@@ -205,6 +205,7 @@ def test_answers_from_a_recording(tmp_path):
         ({"recorded": True}, "has no 'recorded' folder: make it with `retrac train --record`"),
         ({"index": True, "recorded": True}, "give either --index or --recorded"),
         ({"exact_top": 5}, "--exact-top goes with --index"),
+        ({"index": True, "features": FeatureConfig("large")}, "--draws and .* do not go with"),
         ({"index": True, "exact_top": -1}, "--exact-top must be at least 0"),
     ],
 )
@@ -217,7 +218,7 @@ def test_other_settings_are_refused(run):
     build_index(run, IndexConfig(PUBLISHED, sketch_size=300, checkpoints=(2, 6)))
     other = IndexConfig(PUBLISHED, sketch_size=400, checkpoints=(2, 6))
     for refusing in (build_index, estimate_index):
-        with pytest.raises(RetracError, match=r"asked was 300, now 400"):
+        with pytest.raises(RetracError, match=r"sketch_size was 300, now 400"):
             refusing(run, other)
     with pytest.raises(RetracError, match="has --replay last, not all"):
         attribute(run, "train:1", PUBLISHED, plan=PLAN, index=True, replay="all")

@@ -202,10 +202,10 @@ def test_an_index_or_a_recording_of_other_settings_is_refused_at_once(
     assert retrac(*TRAIN, tmp_path / "plain").code == 0
     before = listing(tmp_path)
     for command, told in (
-        (("index", own_run, size, 400), "asked was 300, now 400"),
+        (("index", own_run, size, 400), "sketch_size was 300, now 400"),
         (("index", own_run, size, 300, "--checkpoints", 2), "checkpoints was [2, 4, 6], now [2]"),
         ((*TRAIN, recorded), "is being recorded: give --record"),
-        ((*TRAIN, recorded, "--record", size, 400), "asked was 300, now 400"),
+        ((*TRAIN, recorded, "--record", size, 400), "sketch_size was 300, now 400"),
         ((*TRAIN, tmp_path / "plain", "--record"), "was begun without --record"),
     ):
         assert told in str(refusal(*command, "--dry-run"))

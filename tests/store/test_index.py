@@ -20,7 +20,7 @@ def settings(**features: dict[str, Any]) -> dict[str, Any]:
 
 
 def feature(**changes: Any) -> dict[str, Any]:
-    return {"measurements": ["loss"], "weights": ["one"], "asked": 60, **changes}
+    return {"measurements": ["loss"], "weights": ["one"], "sketch_size": 60, **changes}
 
 
 def saved(path: Path, **features: dict[str, Any]) -> Index:
@@ -62,7 +62,7 @@ def test_weights_are_added(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"asked": 70}, "asked was 60, now 70"),
+        ({"sketch_size": 70}, "sketch_size was 60, now 70"),
         ({"checkpoints": [4, 6]}, r"checkpoints was \[2, 4\], now \[4, 6\]"),
         ({"checkpoints": [2]}, r"checkpoints was \[2, 4\], now \[2\]"),
     ],

@@ -9,7 +9,7 @@ import numpy as np
 from accelerate import PartialState
 
 from retrac.training import loop
-from retrac.training.config import TrainConfig
+from retrac.training.config import RecordConfig, TrainConfig
 
 if __name__ == "__main__":
     settings, output = (Path(argument) for argument in sys.argv[1:])
@@ -20,6 +20,7 @@ if __name__ == "__main__":
         return inputs(dataset, ledger, epoch, indices, flip)
 
     loop.training_inputs = noted
-    loop.train(TrainConfig.from_json(json.loads(settings.read_text())), output)
+    config = TrainConfig.from_json(json.loads(settings.read_text()))
+    loop.train(config, output, RecordConfig(300))
     rank = PartialState().process_index
     output.with_name(f"{output.name}-{rank}.json").write_text(json.dumps(given))

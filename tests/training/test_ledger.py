@@ -194,6 +194,12 @@ def test_epochs_below_zero_are_refused() -> None:
         Ledger(0, 5).order(-1)
 
 
+def test_the_luck_of_latents_has_no_number_of_the_noise() -> None:
+    ledger = Ledger(seed=3, size=5)
+    noise, luck = ledger.events(2, [4], (64,)).noise, ledger.posterior(2, [4], (64,))
+    assert not {*noise.flatten().tolist()} & {*luck.flatten().tolist()}
+
+
 def test_latents_and_dropped_conditions_have_luck_of_their_own() -> None:
     ledger = Ledger(3, 50, 10)
     every = np.arange(50)

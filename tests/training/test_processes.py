@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from processes import LAUNCH
+from retrac.store.index import Index
+from retrac.training.config import RecordConfig
 from retrac.training.loop import train
+from retrac.training.recording import RECORDED
 from tiny import TINY, table, tiny, weights
 
 
@@ -18,7 +21,7 @@ from tiny import TINY, table, tiny, weights
 def test_two_processes_reach_the_weights_of_one(tmp_path: Path) -> None:
     """21 samples make batches of 10, 10 and 1: one process gets nothing of the last."""
     config = tiny(data=replace(TINY.data, limit=21), epochs=2, sample_count=0)
-    alone = train(config, tmp_path / "alone")
+    alone = train(config, tmp_path / "alone", RecordConfig(300))
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps(config.to_json()))
     launched = subprocess.run(
@@ -49,3 +52,7 @@ def test_two_processes_reach_the_weights_of_one(tmp_path: Path) -> None:
         reached = weights(checkpoint / folder)
         for name, weight in weights(alone.checkpoints[-1].path / folder).items():
             assert np.allclose(reached[name], weight, atol=2e-5), name
+    for name, feature in Index.open(alone.path / RECORDED).features.items():
+        other = Index.open(tmp_path / "two" / RECORDED).features[name]
+        one, two = (each.table(2, "one").read("sums") for each in (feature, other))
+        assert np.allclose(one, two, atol=1e-2 * np.abs(one).max()), name

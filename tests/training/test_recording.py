@@ -153,7 +153,7 @@ def test_only_from_the_start(own_run: Path, tmp_path):
     refused(tiny(epochs=8), own_run, FEW, "begun without --record")
     run = train(tiny(epochs=2), tmp_path / "run", record=FEW)
     refused(tiny(epochs=4), run.path, None, "give --record to go on")
-    refused(tiny(epochs=4), run.path, RecordConfig(400), "asked was 300, now 400")
+    refused(tiny(epochs=4), run.path, RecordConfig(400), "sketch_size was 300, now 400")
     longer = train(tiny(epochs=4), run.path, record=FEW)
     features = Index.open(longer.path / RECORDED).features.values()
     assert [feature.begun() for feature in features] == [[2, 4], [2, 4]]

@@ -12,7 +12,7 @@ from retrac.attribution.ahead import ahead
 from retrac.attribution.config import AttributeConfig, IndexConfig
 from retrac.attribution.feature_plan import VISITS, FeaturePlan
 from retrac.attribution.indexed import INDEX
-from retrac.attribution.methods import Draws, methods
+from retrac.attribution.methods import Draws, methods, weight_named
 from retrac.attribution.parts import Left
 from retrac.attribution.replay import Replay
 from retrac.attribution.sample_features import ComputedFeatures
@@ -21,7 +21,6 @@ from retrac.attribution.scorer import Scorer
 from retrac.attribution.sketched import lay_out, sample_sketches
 from retrac.errors import RetracError
 from retrac.gradients.sketch_layout import SketchLayout
-from retrac.gradients.weights import WEIGHTS
 from retrac.progress import progress
 from retrac.store.bins import ONE, TIMESTEPS, BinRows, StoredBins
 from retrac.store.feature import StoredFeature
@@ -108,7 +107,10 @@ class IndexWork:
     @property
     def settings(self) -> dict[str, Any]:
         """What decides what is stored but for the layout of sketches, as JSON values."""
-        common = {"asked": self.config.sketch_size, "precision": self.config.compute.precision}
+        common = {
+            "sketch_size": self.config.sketch_size,
+            "precision": self.config.compute.precision,
+        }
         features: dict[str, Any] = {}
         wanted = {method.draws.value for method in self.scorer.config.chosen} | self._there
         if INTERVALS in wanted:
@@ -202,28 +204,28 @@ class IndexWork:
         self, feature: StoredFeature, replay: Replay, advance: Callable[..., None]
     ) -> None:
         """Store sums over the visits before a checkpoint."""
-        scorer, run, visits = self.scorer, self.scorer.run, len(replay.epochs)
+        scorer, run, count = self.scorer, self.scorer.run, len(replay.epochs)
         stored = StoredInterval(feature, replay.checkpoint.epoch)
-        stored.begin(run.size, visits, samples_in_piece(run.shape, visits))
+        stored.begin(run.size, count, samples_in_piece(run.shape, count))
         if not (missing := stored.missing):
             return
         model = scorer.model(replay)
         batch = scorer.rows(model)
         loaded = ahead(missing, lambda chunk: scorer.visits(replay, _range(chunk)))
-        for chunk, shown in loaded:
+        for chunk, visits in loaded:
             rows = sample_sketches(
                 model,
                 run.objective,
-                shown,
+                visits,
                 replay,
                 _range(chunk),
-                [WEIGHTS[name] for name in feature.weights],
+                [weight_named(name) for name in feature.weights],
                 feature.layout.projection,
                 batch,
                 run.dataset.ids,
             )
             stored.write(chunk, rows)
-            advance(shown.size, note=f"epoch {replay.checkpoint.epoch}")
+            advance(visits.size, note=f"epoch {replay.checkpoint.epoch}")
 
     def add_bins(self, feature: StoredFeature, advance: Callable[..., None]) -> None:
         """Store features by bin of timesteps, at the last checkpoint."""

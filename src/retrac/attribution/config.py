@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -207,6 +207,12 @@ class AttributeConfig:
             raise RetracError(f"--replay-back must be at least 0, not {self.replay_back}")
         if self.replay_back and (self.index or self.recorded):
             raise RetracError("--replay-back does not go with --index or --recorded: it replays")
+        drawn = replace(self.features, outputs=True)
+        if (self.index or self.recorded) and drawn != FeatureConfig():
+            raise RetracError(
+                "--draws and --layer-numbers do not go with --index or --recorded: the samples' "
+                "features are there"
+            )
         if self.exact_top < 0:
             raise RetracError(f"--exact-top must be at least 0, not {self.exact_top}")
         if self.exact_top and not self.index:

@@ -18,8 +18,10 @@ from retrac.attribution.curvature_estimate import estimate_curvature, without_cu
 from retrac.attribution.engine import Engine
 from retrac.attribution.exact import ExactWork
 from retrac.attribution.feature_estimate import FLOAT, estimate_features
+from retrac.attribution.features import silent
 from retrac.attribution.indexed import chunk_scores, indexed_part
 from retrac.attribution.memory import Split
+from retrac.attribution.methods import weight_named
 from retrac.attribution.norms import Measure, refuse_unfit
 from retrac.attribution.parts import Left, kept_beside
 from retrac.attribution.queries import generation_steps, training_samples
@@ -31,7 +33,6 @@ from retrac.attribution.sketched import query_sketches, sample_sketches
 from retrac.attribution.store import open_result, refuse_other
 from retrac.diffusion.device import choose_device
 from retrac.estimate import Estimate, peak_bytes, scratch, seconds_of
-from retrac.gradients.weights import WEIGHTS
 from retrac.store.bins import TIMESTEPS, bin_columns
 from retrac.store.feature import StoredFeature
 from retrac.store.index import Index
@@ -137,7 +138,7 @@ def _interval_costs(
     visits = len(last.epochs)
     samples = _first(run, batch, visits)
     shown = scorer.visits(last, samples)
-    weights = [WEIGHTS[name] for name in feature.weights]
+    weights = [weight_named(name) for name in feature.weights]
     passed = seconds_of(
         lambda: sample_sketches(
             model,
@@ -164,7 +165,7 @@ def _bin_costs(
     bins = range(computed.source.bins)
     draws = sum(computed.source.sample_draws(every, which) for which in bins) / run.size
     some = every[: max(1, round(batch * len(bins) / draws))]
-    passed = seconds_of(lambda: computed.of_chunk(some, 0, 0, model, lambda done: None))
+    passed = seconds_of(lambda: computed.of_chunk(some, 0, 0, model, silent))
     row = row_costs(folder / "bins", bin_columns(feature), run.size)
     single = passed / max(1, computed.source.sample_draws(some, 0))
     return single * draws + row.seconds, row
@@ -245,8 +246,6 @@ def _exact(scorer: Scorer, queries: Queries, samples: np.ndarray, output: Path) 
 
 def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> Estimate | None:
     run, last, top = scorer.run, scorer.replays[-1], scorer.config.exact_top
-    if not scorer.methods:
-        return None
     load, model = clocked(lambda: scorer.model(last))
     feature = index.features[INTERVALS]
     rows, stored = scorer.rows(model), StoredInterval(feature, last.checkpoint.epoch)

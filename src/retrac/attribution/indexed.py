@@ -161,13 +161,13 @@ def index_scores(scorer: Scorer, index: Index, queries: Queries, parts: Parts) -
                 advance,
             )
             stored = StoredInterval(feature, replay.checkpoint.epoch)
-            found = [chunk_scores(stored, chunk, names, directions) for chunk in stored.chunks]
+            scored = [chunk_scores(stored, chunk, names, directions) for chunk in stored.chunks]
             parts.put(
                 indexed_part(replay),
                 {
-                    "scores": np.concatenate([score for score, _, _ in found], axis=2),
-                    "norms": np.concatenate([norm for _, norm, _ in found]),
-                    "timesteps": np.concatenate([timestep for _, _, timestep in found]),
+                    "scores": np.concatenate([score for score, _, _ in scored], axis=2),
+                    "norms": np.concatenate([norm for _, norm, _ in scored]),
+                    "timesteps": np.concatenate([timestep for _, _, timestep in scored]),
                     "query_norms": by_timestep.numpy(),
                 },
             )

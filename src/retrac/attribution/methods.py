@@ -265,6 +265,18 @@ def method_named(name: str) -> Method:
     return methods()[name]
 
 
+def weight_named(name: str) -> Weight:
+    """The weight of gradients of that name, of some method.
+
+    Raises:
+        RetracError: there is none.
+    """
+    weights = {method.weight.__name__: method.weight for method in methods().values()}
+    if name not in weights:
+        raise unknown("weight", name, weights)
+    return weights[name]
+
+
 def by_events() -> tuple[Method, ...]:
     """Those that add up the events of training in plain products: an index serves them, and they
     score a sample on itself."""

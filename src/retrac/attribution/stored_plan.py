@@ -12,7 +12,7 @@ from retrac.attribution.methods import Draws, Method, by_feature
 from retrac.attribution.replay import LAST_EVENTS
 from retrac.attribution.sample_features import StoredFeatures
 from retrac.attribution.scorer import Scorer
-from retrac.diffusion.measurements import Measurement
+from retrac.diffusion.measurements import Measurement, loss
 from retrac.store.bins import TIMESTEPS, StoredBins
 from retrac.store.feature import StoredFeature
 from retrac.store.index import Index
@@ -36,9 +36,11 @@ class StoredPlan:
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
-        """Those of the methods that are stored."""
-        stored = self.feature.config["measurements"]
-        return tuple(each for each in self.methods[0].measurements if each.__name__ in stored)
+        """Those of the methods that are stored and wanted."""
+        wanted, stored = self.methods[0].measurements, self.feature.config["measurements"]
+        if loss in wanted and not self.scorer.config.features.outputs:
+            wanted = (loss,)
+        return tuple(each for each in wanted if each.__name__ in stored)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -46,8 +46,8 @@ class Train:
 
         if self.output is None:
             raise RetracError("train needs --output, the run folder to write")
-        asked = RecordConfig(self.sketch_size, self.record_bins)
-        record = asked if self.record else None
+        wanted = RecordConfig(self.sketch_size, self.record_bins)
+        record = wanted if self.record else None
         dataset = open_dataset(self.config.data)
         measure = partial(estimate_training, self.config, dataset, self.output, record)
         if not announced(measure, self.output, self.dry_run):

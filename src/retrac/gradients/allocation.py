@@ -52,14 +52,14 @@ def measure_sides(model: nn.Module, per_sample_losses: Callable[[], Tensor]) -> 
         model: as for `dots_and_norms`.
         per_sample_losses: runs the forward pass on a few samples.
     """
-    found: dict[str, Sides] = {}
+    sides: dict[str, Sides] = {}
 
     def consume(name: str, gradient: Gradient) -> None:
         inputs, outputs = gradient.channels
-        found[name] = Sides(gradient.layout.size // (inputs * outputs), inputs, outputs)
+        sides[name] = Sides(gradient.layout.size // (inputs * outputs), inputs, outputs)
 
     per_sample_gradients(model, per_sample_losses, consume)
-    return {name: found[name] for name, _ in model.named_parameters() if name in found}
+    return {name: sides[name] for name, _ in model.named_parameters() if name in sides}
 
 
 def allocate(sides: Mapping[str, Sides], size: int) -> dict[str, tuple[int, int]]:

@@ -48,11 +48,13 @@ class StoredInterval:
         Args:
             samples: N.
             visits: V of each.
-            chunk: samples that are written at one time.
+            chunk: samples that are written at one time, unless tables that are there have others.
 
         Raises:
             RetracError: no space left, or no permission.
         """
+        if self.is_begun:
+            chunk = self.chunks[0].stop
         for name, table in self._tables.items():
             if not table.is_begun:
                 columns = visit_columns(visits) if name == VISITS else sum_columns(self.feature)

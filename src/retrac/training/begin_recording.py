@@ -100,8 +100,8 @@ def plan_recording(
     few = np.arange(min(2, ledger.size))
 
     def losses() -> Tensor:
-        shown = training_inputs(dataset, ledger, 0, few, config.flip)
-        return Objective.of(config.objective).losses(network, *shown.on(network.device))
+        batch = training_inputs(dataset, ledger, 0, few, config.flip)
+        return Objective.of(config.objective).losses(network, *batch.on(network.device))
 
     sides = measure_sides(network, losses)
     layout = SketchLayout.of(config.seed, sides, allocate(sides, record.sketch_size))
@@ -112,7 +112,7 @@ def plan_recording(
 def _settings(
     config: TrainConfig, record: RecordConfig, dataset: ImageDataset, ledger: Ledger
 ) -> dict[str, Any]:
-    common = {"measurements": ["loss"], "asked": record.sketch_size}
+    common = {"measurements": ["loss"], "sketch_size": record.sketch_size}
     return {
         "kind": "recorded",
         "trained": training_identity(new_record(config, dataset, ledger)),

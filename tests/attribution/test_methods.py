@@ -17,7 +17,14 @@ from families import latent_pipeline
 from retrac.attribution import methods as module
 from retrac.attribution import sample_features
 from retrac.attribution.attribution import Attribution
-from retrac.attribution.config import AttributeConfig, ComputeConfig, FeatureConfig, PlanConfig
+from retrac.attribution.build_index import build_index
+from retrac.attribution.config import (
+    AttributeConfig,
+    ComputeConfig,
+    FeatureConfig,
+    IndexConfig,
+    PlanConfig,
+)
 from retrac.attribution.engine import Engine
 from retrac.attribution.features import variants
 from retrac.attribution.methods import (
@@ -403,9 +410,7 @@ def test_a_gradient_that_is_not_finite_names_query_and_checkpoint(own_run: Path)
 
 def test_an_index_has_nothing_for_methods_that_change_directions(own_run: Path) -> None:
     run = Run.open(own_run)
-    retrac.attribution.build_index.build_index(
-        run, retrac.attribution.config.IndexConfig(sketch_size=64)
-    )
+    build_index(run, IndexConfig(("tracin",), (6,), sketch_size=64))
     with pytest.raises(RetracError, match="does not hold what 'adam' needs"):
         retrac.attribute(run, "train:2", ("adam",), index=True)
 

@@ -77,7 +77,6 @@ ENTRIES = (
         "deepest level, all events",
         AttributeConfig(EVENTS, replay="all", parameters=DEEPEST),
     ),
-    _features("kernel-retrac", "64 draws, whole layers", draws="medium", layer_numbers=0),
 )
 SINGLE = {"1 event a checkpoint": "1 event", "all events": "all its events"}
 """Ways whose checkpoints are scored one by one, too."""
@@ -88,7 +87,6 @@ PAIRS = (
     ("Kernel ReTrac", "EK-FAC influence"),
     ("Kernel ReTrac", "Kernel ReTrac, loss alone"),
     ("Kernel ReTrac, 192 draws", "Kernel ReTrac, 64 draws"),
-    ("Kernel ReTrac, 64 draws, whole layers", "Kernel ReTrac, 64 draws"),
     ("ReTrac, all events", "TracIn, all events"),
     ("ReTrac, all events", "ReTrac, 1 event a checkpoint"),
     ("TracIn, all events", "TracIn, 1 event a checkpoint"),

@@ -37,7 +37,7 @@ def test_an_adopted_model_is_asked_like_any_run(adopted: Path, retrac: Command) 
     page = next(adopted.glob("attributions/*/report.html")).read_text()
     assert SAMPLED in page
     for command in (
-        ("index", adopted, "--sketch-size", 300),
+        ("index", adopted, "--sketch-size", 300, *BOTH),
         ("attribute", adopted, "--queries", "train:1", "--index", *SMALL, *BOTH),
         ("norms", adopted, "--timesteps", 3, "--samples", 4),
         ("outliers", adopted, "--samples", 4, *SMALL),

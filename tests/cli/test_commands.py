@@ -129,7 +129,7 @@ def test_attribute_and_report(
 
 def test_every_way_to_score_has_a_folder_of_its_own(retrac: Command, own_run: Path) -> None:
     """The commands of the README, one after another."""
-    assert retrac("index", own_run, "--sketch-size", 300).code == 0
+    assert retrac("index", own_run, "--sketch-size", 300, *BOTH).code == 0
     ask = ("attribute", own_run, "--queries", "train:1", *SMALL, *BOTH)
     ways = ((), ("--index",), ("--index", "--exact-top", 3), ("--plan", "fast"), ("--replay", 2))
     for way in ways:

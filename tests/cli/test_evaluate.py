@@ -148,7 +148,8 @@ def test_planted_outliers_are_looked_for(
     way: tuple[object, ...], planted_run: Path, tmp_path: Path, retrac: Command
 ) -> None:
     if way:
-        assert retrac("index", planted_run, "--sketch-size", 300, "--checkpoints", 2, 4).code == 0
+        sketches = ("--sketch-size", 300, "--checkpoints", 2, 4, *BOTH)
+        assert retrac("index", planted_run, *sketches).code == 0
     options = ("--queries", "train:2", "--checkpoints", 2, 4, *SMALL, *BOTH, "--moved", 0, *way)
     told = retrac("evaluate", planted_run, *options, "--output", tmp_path / "scores")
     assert told.code == 0, told.err

@@ -46,7 +46,7 @@ def test_an_imported_training_is_asked_like_any_run(imported: Path, retrac: Comm
     page = next(imported.glob("attributions/*/report.html")).read_text()
     assert "recorded by the published code" in page and "per unit of it" in page
     for command in (
-        ("index", imported, "--sketch-size", 300),
+        ("index", imported, "--sketch-size", 300, *BOTH),
         ("attribute", imported, "--queries", "train:1", "--index", *SMALL, *BOTH),
         ("attribute", imported, "--queries", "train:1", *BOTH, "--plan", "fast", "--replay", "all"),
         ("norms", imported, "--timesteps", 3, "--samples", 4),

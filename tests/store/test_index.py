@@ -10,6 +10,7 @@ from retrac.files import read_json, write_json
 from retrac.gradients.allocation import Sides, allocate
 from retrac.gradients.sketch_layout import SketchLayout
 from retrac.store.index import FORMAT, Index
+from retrac.store.table import Column
 
 SIDES = {"one.weight": Sides(9, 4, 8), "one.bias": Sides(1, 8, 1), "two.weight": Sides(1, 8, 3)}
 LAYOUT = SketchLayout.of(7, SIDES, allocate(SIDES, 60))
@@ -85,6 +86,15 @@ def test_what_is_taken_at_one_checkpoint_begins_anew_at_another(tmp_path):
     assert index is not None and index.config["features"]["timesteps"] == later
     with pytest.raises(RetracError, match="bins was 16, now 8"):
         Index.resumed(first.path, settings(timesteps={**later, "at": 4, "draws": "medium"}))
+    for epoch in (4, 6):  # the second is left over from something that was stopped
+        table = first.features["timesteps"].table(epoch, "one")
+        table.create({"count": Column((2,), "int64")}, 3)
+    other = first.path / "epoch-0004" / "intervals-one"
+    other.mkdir()
+    first.save()
+    assert first.features["timesteps"].begun() == [4, 6]
+    index.save()
+    assert index.features["timesteps"].begun() == [] and other.is_dir()
 
 
 @pytest.mark.parametrize("number", [1, 3, FORMAT + 1, None])

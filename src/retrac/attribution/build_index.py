@@ -229,11 +229,7 @@ class IndexWork:
 
     def add_bins(self, feature: StoredFeature, advance: Callable[..., None]) -> None:
         """Store features by bin of timesteps, at the last checkpoint."""
-        epoch = self.plan.checkpoint.epoch
-        for other in feature.begun():
-            if other != epoch:  # of a run that was shorter
-                feature.remove(other)
-        stored = StoredBins(feature, epoch)
+        stored = StoredBins(feature, self.plan.checkpoint.epoch)
         stored.begin(self.scorer.run.size)
         if not (missing := stored.table.missing):
             return

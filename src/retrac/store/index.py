@@ -107,16 +107,22 @@ class Index:
         return Index(self.path, {**self.config, "features": laid})
 
     def save(self) -> None:
-        """Write `index.json`, unless it says so already.
+        """Write `index.json`, unless it says so already; what begins anew is deleted before.
 
-        Before the first chunk: what a row stands for depends on it.
+        To be called before the first chunk: what a row stands for depends on it.
 
         Raises:
             RetracError: no space left, or no permission.
         """
-        path = self.path / CONFIG
-        if not path.is_file() or read_json(path) != self.config:
-            write_json(path, self.config)
+        path, features = self.path / CONFIG, self.features
+        earlier = Index.open(self.path) if path.is_file() else None
+        if earlier == self:
+            return
+        for name, feature in earlier.features.items() if earlier else ():
+            if feature.config.get("at") != features[name].config.get("at"):
+                for epoch in feature.begun():
+                    feature.remove(epoch)
+        write_json(path, self.config)
 
     @property
     def features(self) -> dict[str, StoredFeature]:

@@ -119,7 +119,9 @@ class Table:
         values = self._read(name, part)
         if values.dtype != np.float16:
             return values
-        return values.astype(np.float32) * self._read(_scale(name), part)[..., None]
+        wide = values.astype(np.float32)
+        wide *= self._read(_scale(name), part)[..., None]
+        return wide
 
     def _create(self, name: str, column: Column, rows: int, chunk: int) -> None:
         shape = (rows, *column.shape)

@@ -51,7 +51,7 @@ def test_a_kernel_is_the_same_in_either_form(count: int) -> None:
 
 def test_kernels_by_layer_are_fitted_to_some_layers_as_to_all() -> None:
     samples, queries = drawn(12, 30), drawn(4, 30)
-    metric = DampedKernel(0.1, by_layer=True)
+    metric = DampedKernel(0.3, by_layer=True)
     whole = metric.fit(samples, LAYERS)(queries) @ samples.T
     by_layer = [dense.kernel(queries[:, each], samples[:, each], 0.3) for each in LAYERS]
     expected = sum(by_layer) / len(LAYERS)

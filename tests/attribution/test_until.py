@@ -9,7 +9,8 @@ import xarray as xr
 import retrac
 from retrac.attribution import until as module
 from retrac.attribution.attribution import Attribution, group_of, part_of
-from retrac.attribution.config import AttributeConfig, PlanConfig
+from retrac.attribution.build_index import build_index
+from retrac.attribution.config import AttributeConfig, IndexConfig, PlanConfig
 from retrac.attribution.replay import chosen_epochs
 from retrac.attribution.until import Until, attribute_until, rounds_beside
 from retrac.errors import RetracError
@@ -171,9 +172,7 @@ def made_round(events: np.ndarray, moments: np.ndarray, epochs: tuple[int, ...])
 
 def test_candidates_that_are_scored_exactly_would_be_others_in_each_round(own_run, rounds) -> None:
     run = Run.open(own_run)
-    retrac.attribution.build_index.build_index(
-        run, retrac.attribution.config.IndexConfig(sketch_size=64)
-    )
+    build_index(run, IndexConfig(sketch_size=64))
     config = AttributeConfig(PUBLISHED, plan=PLAN, index=True, exact_top=3)
     with pytest.raises(RetracError, match="does not go with --exact-top"):
         attribute_until(run, "train:1", Until(), config)
@@ -194,9 +193,7 @@ def test_times_that_are_none_are_refused(minutes: float) -> None:
 
 def test_what_will_never_be_known_is_refused(own_run, rounds) -> None:
     run = Run.open(own_run)
-    retrac.attribution.build_index.build_index(
-        run, retrac.attribution.config.IndexConfig(checkpoints=(6,), sketch_size=64)
-    )
+    build_index(run, IndexConfig(checkpoints=(6,), sketch_size=64))
     config = AttributeConfig(PUBLISHED, plan=PLAN, index=True)
     with pytest.raises(RetracError, match="a single checkpoint shows no error"):
         attribute_until(run, "train:1", Until(), config)

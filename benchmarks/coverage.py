@@ -66,7 +66,7 @@ def main(settings: Settings) -> None:
         of_visits(run, asked, settings) if settings.visits else of_groups(run, asked, settings)
     )
     rows = [
-        {"method": method, "size": size, **_agreement(found, settings.tops)}
+        {"method": method, "size": size, **compared(found, settings.tops)}
         for method, size, found in repeats
     ]
     unit = "visits" if settings.visits else "checkpoints"
@@ -121,8 +121,8 @@ def of_visits(run: Run, asked: Queries, settings: Settings) -> Iterator[Repeats]
             yield method, size, [each.uncertainty(method) for each in found]
 
 
-def _agreement(found: list[Uncertainty], tops: tuple[int, ...]) -> dict[str, Any]:
-    """How true it is what each of some repeats tells, by the others."""
+def compared(found: list[Uncertainty], tops: tuple[int, ...]) -> dict[str, Any]:
+    """How true it is what each of some repeats says of itself, by the others."""
     repeats = len(found)
     sums = np.stack([sure.scores for sure in found])  # [R, Q, N]
     means = np.stack([np.delete(sums, place, 0).mean(0) for place in range(repeats)])

@@ -15,7 +15,7 @@ from retrac.fingerprints import digest
 PLANS = {"fast": (10, 2), "default": (20, 8), "published": (100, 16)}
 """Timesteps, and noises at each; docs/performance-plans.md says how they were chosen."""
 
-GRIDS = {"small": (8, 2), "medium": (16, 4), "large": (24, 8)}
+GRIDS = {"small": (4, 4), "medium": (16, 4), "large": (24, 8)}
 """Timesteps, and noises at each, at which features of samples and queries alike are taken."""
 
 BINS = 8
@@ -150,8 +150,8 @@ class FeatureConfig:
     """The draws of methods that compare features, such as kernel-retrac."""
 
     draws: Literal["auto", "visits", "small", "medium", "large"] = "auto"
-    """visits: samples at the last 64 events of training, by eight bins of their timesteps; small: 8
-    timesteps and 2 noises, medium: 16 and 4, large: 24 and 8. auto: visits where a method takes
+    """visits: samples at the last 64 events of training, by eight bins of their timesteps; small: 4
+    timesteps and 4 noises, medium: 16 and 4, large: 24 and 8. auto: visits where a method takes
     them and the events are known, else medium."""
     outputs: bool = True
     """Whether gradients of the network's output are compared, too, where a method does so beside

@@ -53,7 +53,9 @@ class Settings:
                 kinds["another training seed"] = [again[0], elsewhere]
             for kind, found in kinds.items():
                 told = compared(found, (FIRST,))
-                rows.append({"draws": draws, "repeat": kind, **told.pop("lists")[str(FIRST)], **told})
+                rows.append(
+                    {"draws": draws, "repeat": kind, **told.pop("lists")[str(FIRST)], **told}
+                )
                 print(rows[-1], flush=True)
             write_json(RESULTS / "repeats.json", {"queries": self.queries, "rows": rows})
 

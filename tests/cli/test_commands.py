@@ -22,6 +22,7 @@ COMMANDS = (
     "train",
     "generate",
     "attribute",
+    "layers",
     "outliers",
     "norms",
     "report",
@@ -142,6 +143,22 @@ def test_every_way_to_score_has_a_folder_of_its_own(retrac: Command, own_run: Pa
             *("replay-2-tracin-retrac", "tracin-retrac"),
         )
     ]
+
+
+def test_weights_of_layers_are_learnt_on_some_queries_and_used_on_others(
+    retrac: Command, own_run: Path, tmp_path: Path
+) -> None:
+    folder, weights = own_run / "attributions", tmp_path / "weights.json"
+    told = retrac("attribute", own_run, "--queries", "train:2", *SMALL, *BOTH, "--by-layer")
+    assert told.code == 0, told.err
+    told = retrac("layers", folder / "train-2-tracin-retrac-by-layer", "--output", weights)
+    assert told.code == 0, told.err
+    assert "ReTrac: what parts of the network add to the first 10" in told.out
+    assert "down_blocks.0" in told.out and f"weights: {weights}" in told.out
+    some = ("--queries", "train:5", *SMALL, *BOTH, "--layer-weights", weights)
+    assert retrac("attribute", own_run, *some).code == 0
+    found = Attribution.open(folder / "train-5-tracin-retrac-weights-weights")
+    assert set(found.config["layer_weights"]) == {"tracin", "retrac"}
 
 
 def test_who_chooses_no_methods_gets_three(retrac: Command, own_run: Path) -> None:

@@ -45,6 +45,8 @@ def attribute(
     recorded: bool = False,
     exact_top: int = 0,
     features: FeatureConfig | None = None,
+    by_layer: bool = False,
+    layer_weights: str | Path | None = None,
     query_seed: int = 0,
     output: str | Path | None = None,
 ) -> Attribution:
@@ -65,6 +67,8 @@ def attribute(
         recorded: answer from what was recorded while training.
         exact_top: with an index, score so many best candidates of each query and method exactly.
         features: the draws of methods that compare features.
+        by_layer: keep what each part of the network adds to the scores, too.
+        layer_weights: a file with the weights of the parts (`LayerWeights`).
         query_seed: of generated queries.
         output: a folder for the result. Interrupted work is kept beside it and taken up again;
             a result of the same settings that is already there is opened.
@@ -85,6 +89,8 @@ def attribute(
         exact_top,
         features or FeatureConfig(),
         replay_back=replay_back,
+        by_layer=by_layer,
+        layer_weights=Path(layer_weights) if layer_weights is not None else None,
     )
     if isinstance(queries, str):
         queries = open_queries(run, queries, query_seed, config.compute.device)
@@ -138,6 +144,10 @@ def default_name(
     if config.features != FeatureConfig():
         outputs = "" if config.features.outputs else "-loss"
         words.append(f"{config.features.draws}-{config.features.layer_numbers}{outputs}")
+    if config.by_layer:
+        words.append("by-layer")
+    if config.layer_weights is not None:
+        words.append(f"weights-{named(config.layer_weights.stem)}")
     if config.exact_top:
         words.append(f"exact-{config.exact_top}")
     if until is not None:
@@ -156,6 +166,16 @@ def _dataset(engine: Engine, queries: Queries, scores: Scores) -> xr.Dataset:
         part_of(name): ((group_of(name), "query", "sample"), values)
         for name, values in scores.groups.items()
     }
+    layers = (
+        {
+            "layer_score": (
+                ("method", "layer", "query", "sample"),
+                np.stack([scores.layers[name] for name in config.methods]),
+            )
+        }
+        if scores.layers
+        else {}
+    )
     masks = {} if queries.masks is None else {"query_mask": (("query", *image[1:]), queries.masks)}
     visits, weights = ("checkpoint", "sample", "visit"), [replay.total for replay in replays]
     if (found := scores.intervals) is not None:
@@ -176,9 +196,11 @@ def _dataset(engine: Engine, queries: Queries, scores: Scores) -> xr.Dataset:
             "query_image": (("query", *image), queries.images),
             "sample_image": (("shown", *image), dataset.images[shown]),
             **groups,
+            **layers,
             **masks,
         },
         coords={
+            **({"layer": list(scores.layer_names)} if scores.layers else {}),
             "method": list(config.methods),
             "checkpoint": [replay.checkpoint.epoch for replay in replays],
             "timestep": moments,

@@ -39,6 +39,8 @@ class Attribution:
             - `part_METHOD[group_METHOD, query, sample]`: what each of some independent groups of
               draws adds to the scores, where checkpoints do not tell how sure these are: of a
               method that looks at one checkpoint alone, or of a single one (its visits);
+            - `layer_score[method, layer, query, sample]`: what each group of layers adds to the
+              scores, where this was wanted (`layer`: its name in the network);
             - `error[method, query, sample]`: standard errors; `freedom`, `halves`, `certain`,
               `repeatability[method, query]`: of them, and of the first ten (`Uncertainty`). Only
               where there is more than one checkpoint or group.
@@ -117,6 +119,17 @@ class Attribution:
         if method not in self.methods:
             raise unknown("method", method, self.methods)
         return self.scores.sel({"method": method})
+
+    def layers(self, method: str) -> xr.DataArray:
+        """What each group of layers adds to the scores of a method, `[layer, query, sample]`.
+
+        Raises:
+            RetracError: a method that was not scored, or scores without their layers.
+        """
+        self.scores_of(method)  # refuses what is no method
+        if "layer_score" not in self.dataset:
+            raise RetracError("the scores by layer were not kept: attribute again with --by-layer")
+        return self.dataset["layer_score"].sel({"method": method})
 
     @property
     def contributions(self) -> xr.DataArray:

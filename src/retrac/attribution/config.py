@@ -193,6 +193,11 @@ class AttributeConfig:
     exact_top: int = 0
     """With --index, score so many best candidates of each query and method exactly."""
     features: FeatureConfig = field(default_factory=FeatureConfig)
+    by_layer: bool = field(default=False, kw_only=True)
+    """Keep what each part of the network adds to the scores, too, which `retrac layers` shows and
+    learns weights from."""
+    layer_weights: Path | None = field(default=None, kw_only=True)
+    """Weigh the parts of the network as this file of `retrac layers` says."""
 
     def __post_init__(self) -> None:
         try:
@@ -212,6 +217,10 @@ class AttributeConfig:
             raise RetracError(
                 "--draws and --layer-numbers do not go with --index or --recorded: the samples' "
                 "features are there"
+            )
+        if self.by_layer and (self.index or self.recorded):
+            raise RetracError(
+                "--by-layer does not go with --index or --recorded: score anew without them"
             )
         if self.exact_top < 0:
             raise RetracError(f"--exact-top must be at least 0, not {self.exact_top}")

@@ -29,12 +29,16 @@ class Scores:
         score: float32 `[M, K, Q, N]`, by checkpoint; 0 where a method does not look at one.
         groups: by method `[G, Q, N]`, what independent groups of draws add to its scores, where
             checkpoints are none.
+        layers: by method `[L, Q, N]`, what each group of layers adds to its scores, if wanted.
+        layer_names: L of them.
         intervals: what was found on the way by methods that add up intervals.
         exact: indices of the samples whose scores no sketch stands behind.
     """
 
     score: np.ndarray
     groups: Mapping[str, np.ndarray]
+    layers: Mapping[str, np.ndarray]
+    layer_names: tuple[str, ...]
     intervals: Scored | None
     exact: np.ndarray
 
@@ -102,6 +106,7 @@ class Engine:
         names = list(scorer.config.methods)
         score = np.zeros((len(names), len(scorer.replays), len(queries), size), np.float32)
         groups: dict[str, np.ndarray] = {}
+        layers: dict[str, np.ndarray] = {}
         intervals, exact = None, np.arange(size)
         if scorer.methods:
             intervals, exact = self._intervals(queries, parts)
@@ -109,6 +114,8 @@ class Engine:
                 score[names.index(method.name)] = intervals.score[place]
                 if intervals.groups is not None:
                     groups[method.name] = intervals.groups[place]
+                if intervals.layers is not None:
+                    layers[method.name] = intervals.layers[place]
         if self.last.methods:
             found = exact_scores(self.last, queries, np.arange(size), parts)
             for place, method in enumerate(self.last.methods):
@@ -116,12 +123,27 @@ class Engine:
                 groups[method.name] = (
                     found.score[place] if found.groups is None else found.groups[place]
                 )
+                if found.layers is not None:
+                    layers[method.name] = found.layers[place]
         for work in self.works(queries):
             work.do(parts)
             for method, each in zip(work.methods, work.assemble(parts), strict=True):
                 score[names.index(method.name), -1] = each[0]
                 groups[method.name] = pseudo_groups(each) if len(each) > 1 else each[:1]
-        return Scores(score, groups, intervals, exact)
+            if work.by_layer:
+                layers |= zip(
+                    (method.name for method in work.methods),
+                    work.assemble(parts, "layers"),
+                    strict=True,
+                )
+        return Scores(score, groups, layers, self._layer_names(), intervals, exact)
+
+    def _layer_names(self) -> tuple[str, ...]:
+        """Of the groups of layers, if their shares are wanted."""
+        scorer = self.scorer
+        if not scorer.config.by_layer:
+            return ()
+        return scorer.layers(scorer.model(scorer.replays[-1])).names
 
     def _intervals(self, queries: Queries, parts: Parts) -> tuple[Scored, np.ndarray]:
         """Scores of methods that add up intervals, and the samples of which these are exact."""

@@ -27,6 +27,7 @@ class Scored:
         norms, timesteps: for each checkpoint `[S, V]`, of the replayed visits.
         query_norms: `[K, Q, T']`, of the queries' gradients, averaged over noises.
         groups: float32 `[M, G, Q, S]`, of a single checkpoint, by group of visits; None without.
+        layers: float32 `[M, L, Q, S]`, by group of layers, of all checkpoints; None without.
     """
 
     score: np.ndarray
@@ -34,6 +35,7 @@ class Scored:
     timesteps: list[np.ndarray]
     query_norms: np.ndarray
     groups: np.ndarray | None = None
+    layers: np.ndarray | None = None
 
 
 def exact_scores(scorer: Scorer, queries: Queries, samples: np.ndarray, parts: Parts) -> Scored:
@@ -147,18 +149,23 @@ class ExactWork:
             norms,
             timesteps,
             np.stack(query_norms),
-            self._groups(parts) if self.scorer.groups > 1 else None,
+            self._joined("groups", parts) if self.scorer.groups > 1 else None,
+            self._joined("layers", parts) if self.scorer.config.by_layer else None,
         )
 
-    def _groups(self, parts: Parts) -> np.ndarray:
-        (replay,) = self.scorer.replays
-        return np.concatenate(
-            [
-                np.concatenate([parts.get(n)["groups"] for n in self._pieces(replay, block)], 3)
-                for block in self.blocks
-            ],
-            axis=2,
-        )
+    def _joined(self, name: str, parts: Parts) -> np.ndarray:
+        """What pieces have beside the scores, `[M, …, Q, S]`, over all checkpoints."""
+        by_checkpoint = [
+            np.concatenate(
+                [
+                    np.concatenate([parts.get(n)[name] for n in self._pieces(replay, block)], 3)
+                    for block in self.blocks
+                ],
+                axis=2,
+            )
+            for replay in self.scorer.replays
+        ]
+        return np.asarray(np.sum(by_checkpoint, 0))
 
     def _pieces(self, replay: Replay, block: np.ndarray) -> dict[str, np.ndarray]:
         """Samples by the name of the part that holds their scores."""

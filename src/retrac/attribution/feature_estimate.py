@@ -1,15 +1,17 @@
 """What scores by features will need: a pass of queries and of samples, and each metric's fit."""
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from retrac.attribution.costs import Costs, clocked, few, passes
-from retrac.attribution.feature_work import FeatureWork, bin_scores
+from retrac.attribution.feature_work import FeatureWork, products, turned_queries
 from retrac.attribution.features import silent
+from retrac.attribution.methods import Method
 from retrac.attribution.parts import Parts
 from retrac.attribution.sample_features import CHUNK, ComputedFeatures
 from retrac.estimate import Estimate, peak_bytes, seconds_of
@@ -64,9 +66,13 @@ def _fit_seconds(work: FeatureWork) -> float:
         widest = max(layer.stop - layer.start for layer in layers)
         block = widest if method.separable else numbers
         larger = size * min(size, block) / (fitted * min(fitted, block))
-        seconds += larger * seconds_of(partial(bin_scores, method, queries, samples, layers))
+        seconds += larger * seconds_of(partial(_scored, method, queries, samples, layers))
     lots = sum(lot.size for lot in work.lots) / numbers
     return lots * len(work.measurements) * work.variants * seconds
+
+
+def _scored(method: Method, queries: Tensor, samples: Tensor, layers: Sequence[slice]) -> Tensor:
+    return products(method, turned_queries(method, queries, samples, layers), samples)
 
 
 def _memory(work: FeatureWork) -> int:
@@ -83,5 +89,6 @@ def _disk(work: FeatureWork) -> int:
     computed = isinstance(work.samples, ComputedFeatures)
     pieces = computed * len(work.measurements) * work.source.parts * work.run.size * numbers
     pairs = len(work.methods) * len(work.queries) * work.run.size
-    bins = work.source.bins * work.variants * pairs
-    return FLOAT * (pieces + bins + (work.variants + 2) * pairs)
+    layers = len(work.layer_groups.names) if work.by_layer else 0
+    bins = work.source.bins * (work.variants + layers) * pairs
+    return FLOAT * (pieces + bins + (work.variants + layers + 2) * pairs)

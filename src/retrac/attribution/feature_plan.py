@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,6 +28,7 @@ from retrac.gradients.allocation import (
     blocks,
     blocks_by_layer,
 )
+from retrac.gradients.layers import LayerGroups
 from retrac.gradients.sketch_layout import SketchLayout
 from retrac.training.run import Checkpoint
 
@@ -139,6 +141,7 @@ class FeaturePlan:
             layouts,
             rows,
             queries,
+            *layered(scorer, self.methods, model),
         )
 
     def computed(self, lots: Sequence[SketchLayout], rows: int) -> ComputedFeatures:
@@ -175,6 +178,21 @@ class FeaturePlan:
                 "as 256, or raise --memory-budget"
             )
         return list(lots)
+
+
+def layered(
+    scorer: Scorer, methods: Sequence[Method], model: nn.Module
+) -> tuple[LayerGroups, bool, np.ndarray | None]:
+    """Groups of layers, whether their shares are wanted, and their weights `[M, L]`.
+
+    Raises:
+        RetracError: the weights are of other methods, or of another network.
+    """
+    groups, weights = scorer.layers(model), scorer.layer_weights
+    if weights is None:
+        return groups, scorer.config.by_layer, None
+    found = np.stack([weights.of(method.name, groups.names) for method in methods])
+    return groups, scorer.config.by_layer, found
 
 
 def grid(scorer: Scorer, draws: str, bins: int, seed: int, most_parts: int) -> Grid:

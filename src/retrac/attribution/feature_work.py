@@ -4,6 +4,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from retrac.attribution.asked import Queries
@@ -14,6 +15,7 @@ from retrac.attribution.metrics import inverse_norms
 from retrac.attribution.parts import Left, Parts
 from retrac.attribution.sample_features import SampleFeatures
 from retrac.diffusion.measurements import Measurement
+from retrac.gradients.layers import LayerGroups
 from retrac.gradients.sketch_layout import SketchLayout
 from retrac.progress import progress
 from retrac.training.run import Checkpoint, Run
@@ -34,6 +36,9 @@ class FeatureWork:
         lots: what is in memory at a time: all layers in sketches, or some of them whole.
         rows: draws in a pass.
         queries: Q of them.
+        layer_groups: L, of which each layer is in one.
+        by_layer: whether each group's share of the scores is wanted.
+        layer_weights: float32 `[M, L]`; None where all count alike.
     """
 
     run: Run
@@ -46,6 +51,9 @@ class FeatureWork:
     lots: Sequence[SketchLayout]
     rows: int
     queries: Queries
+    layer_groups: LayerGroups
+    by_layer: bool = False
+    layer_weights: np.ndarray | None = None
 
     @property
     def name(self) -> str:
@@ -84,8 +92,11 @@ class FeatureWork:
                     continue
                 model = model or self.load()
                 lots = range(len(self.lots))
-                scores = [self._scores(model, which, lot, parts, advance) for lot in lots]
-                parts.put(self._bin(which), {"scores": np.sum(scores, 0)})
+                scored = [self._scores(model, which, lot, parts, advance) for lot in lots]
+                parts.put(
+                    self._bin(which),
+                    {name: np.sum([each[name] for each in scored], 0) for name in scored[0]},
+                )
                 for lot in lots:
                     self.samples.forget(self._lot(which, lot), parts)
 
@@ -102,15 +113,17 @@ class FeatureWork:
                 yield queries.mean(), samples.mean(), layout.layers
                 self.samples.forget(name, parts)
 
-    def assemble(self, parts: Parts) -> np.ndarray:
-        """The mean over bins, `[M, 1 + G, Q, N]`: all draws, then without each part of them."""
-        total = sum(parts.get(self._bin(which))["scores"] for which in range(self.source.bins))
+    def assemble(self, parts: Parts, name: str = "scores") -> np.ndarray:
+        """The mean over bins, `[M, 1 + G, Q, N]`: all draws, then without each part of them; or by
+        the name "layers" `[M, L, Q, N]`, of all draws."""
+        total = sum(parts.get(self._bin(which))[name] for which in range(self.source.bins))
         return np.asarray(total / self.source.bins, np.float32)
 
     def _scores(
         self, model: nn.Module, which: int, lot: int, parts: Parts, advance: Callable[..., None]
-    ) -> np.ndarray:
-        """What one bin and one lot of layers say, `[M, 1 + G, Q, N]`."""
+    ) -> dict[str, np.ndarray]:
+        """What one bin and one lot of layers say: "scores" `[M, 1 + G, Q, N]`, and "layers" `[M, L,
+        Q, N]` where these are wanted."""
         asked = self.of_queries(model, which, lot, advance)
         name = self._lot(which, lot)
         held = self.samples.read(name, which, lot, model, parts, advance)
@@ -120,12 +133,27 @@ class FeatureWork:
         scores = np.empty(
             (len(self.methods), len(every), len(self.queries), self.run.size), np.float32
         )
+        places = self._places(lot)
+        by_layer = []
         for at, without in enumerate(every):
             queries, samples = asked.mean(without), held.mean(without)
             for place, method in enumerate(self.methods):
-                found = bin_scores(method, queries, samples, layers)
-                scores[place, at] = (share * found).numpy()
-        return scores
+                turned = turned_queries(method, queries, samples, layers)
+                if self.layer_weights is not None:
+                    weights = torch.from_numpy(self.layer_weights[place])[places]
+                    widths = torch.tensor([layer.stop - layer.start for layer in layers])
+                    turned = turned * weights.repeat_interleave(widths)
+                scores[place, at] = (share * products(method, turned, samples)).numpy()
+                if self.by_layer and at == 0:
+                    each = products_by_layer(
+                        method, turned, samples, layers, places, len(self.layer_groups.names)
+                    )
+                    by_layer.append((share * each).numpy())
+        return {"scores": scores, "layers": np.stack(by_layer)} if by_layer else {"scores": scores}
+
+    def _places(self, lot: int) -> list[int]:
+        """Which group each layer of a lot is in."""
+        return [self.layer_groups.place[first] for first in self.lots[lot].first_parameters]
 
     def of_queries(
         self, model: nn.Module, which: int, lot: int, advance: Callable[..., None]
@@ -154,19 +182,57 @@ class FeatureWork:
         return f"{self._bin(which)}-layers-{lot:03d}"
 
 
-def bin_scores(method: Method, queries: Tensor, samples: Tensor, layers: Sequence[slice]) -> Tensor:
-    """A method's scores by the features of one bin, `[Q, N]`: the sum over measurements.
+def turned_queries(
+    method: Method, queries: Tensor, samples: Tensor, layers: Sequence[slice]
+) -> Tensor:
+    """Queries' features of one bin under a method's metric, `[R, Q, d]`.
 
     Args:
         method: with its metric.
-        queries: `[R, Q, d]`.
-        samples: `[R, N, d]`.
+        queries: `[R, Q, d]`, of R measurements.
+        samples: `[R, N, d]`, to which the metric is fitted.
         layers: the numbers of each layer.
     """
-    total = queries.new_zeros(queries.shape[1], samples.shape[1])
-    for asked, held in zip(queries, samples, strict=True):
-        scores = method.metric.fit(held, layers)(asked) @ held.mT
+    pairs = zip(queries, samples, strict=True)
+    return torch.stack([method.metric.fit(held, layers)(asked) for asked, held in pairs])
+
+
+def products(method: Method, turned: Tensor, samples: Tensor) -> Tensor:
+    """A method's scores by the features of one bin, `[Q, N]`: the sum over measurements.
+
+    Args:
+        method: whether samples are brought to unit norm.
+        turned: `[R, Q, d]`, of `turned_queries`.
+        samples: `[R, N, d]`.
+    """
+    total = turned.new_zeros(turned.shape[1], samples.shape[1])
+    for asked, held in zip(turned, samples, strict=True):
+        scores = asked @ held.mT
         total += scores * inverse_norms(held) if method.unit_samples else scores
+    return total
+
+
+def products_by_layer(
+    method: Method,
+    turned: Tensor,
+    samples: Tensor,
+    layers: Sequence[slice],
+    places: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """What each of L groups of layers adds to the `products`, `[L, Q, N]`.
+
+    Args:
+        method, turned, samples: as for `products`.
+        layers: the numbers of each layer.
+        places: the group of each layer.
+        groups: L.
+    """
+    total = turned.new_zeros(groups, turned.shape[1], samples.shape[1])
+    for asked, held in zip(turned, samples, strict=True):
+        factors = inverse_norms(held) if method.unit_samples else 1
+        for place, layer in zip(places, layers, strict=True):
+            total[place] += asked[:, layer] @ held[:, layer].mT * factors
     return total
 
 

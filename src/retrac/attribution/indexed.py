@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from retrac.attribution.asked import Queries
 from retrac.attribution.config import TRAINED, AttributeConfig
@@ -17,6 +17,7 @@ from retrac.attribution.scorer import Scorer, pattern_of
 from retrac.attribution.sketched import query_sketches
 from retrac.attribution.stored_plan import last_sums
 from retrac.errors import RetracError
+from retrac.gradients.sketch_layout import SketchLayout
 from retrac.progress import progress
 from retrac.store.bins import TIMESTEPS
 from retrac.store.index import CONFIG, Index
@@ -160,6 +161,7 @@ def index_scores(scorer: Scorer, index: Index, queries: Queries, parts: Parts) -
                 replay.checkpoint.path.name,
                 advance,
             )
+            directions = _weighed(directions, scorer, model, feature.layout)
             stored = StoredInterval(feature, replay.checkpoint.epoch)
             scored = [chunk_scores(stored, chunk, names, directions) for chunk in stored.chunks]
             parts.put(
@@ -177,6 +179,19 @@ def index_scores(scorer: Scorer, index: Index, queries: Queries, parts: Parts) -
         [part["norms"] for part in done],
         [part["timesteps"] for part in done],
         np.stack([part["query_norms"] for part in done]),
+    )
+
+
+def _weighed(directions: Tensor, scorer: Scorer, model: nn.Module, layout: SketchLayout) -> Tensor:
+    """Sketches of directions `[M, Q, d]` with each group of layers as heavy as it is to be."""
+    if scorer.layer_weights is None:
+        return directions
+    groups = scorer.layers(model)
+    places = [groups.place[first] for first in layout.first_parameters]
+    found = [scorer.layer_weights.of(method.name, groups.names) for method in scorer.methods]
+    return (
+        directions
+        * torch.from_numpy(np.repeat(np.stack(found)[:, places], layout.widths, 1))[:, None]
     )
 
 

@@ -12,7 +12,7 @@ from retrac.attribution.replay import Replay
 from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Shown, together
 from retrac.errors import RetracError
-from retrac.gradients import Directions, dots_and_norms
+from retrac.gradients import Directions, LayerGroups, dots_and_norms, dots_by_layer
 from retrac.gradients.weights import Weight
 from retrac.training.run import Run
 
@@ -41,17 +41,20 @@ class SampleScores:
         norms: float32 `[S, V]`, gradient norm of each replayed visit.
         timesteps: int64 `[S, V]`.
         groups: float32 `[M, G, Q, S]`, what each group of visits adds to the scores.
+        layers: float32 `[M, L, Q, S]`, what each group of layers adds; L is 1 for all layers.
     """
 
     scores: np.ndarray
     norms: np.ndarray
     timesteps: np.ndarray
     groups: np.ndarray
+    layers: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
         """By name; a single group is the scores."""
         found = {"scores": self.scores, "norms": self.norms, "timesteps": self.timesteps}
-        return found if self.groups.shape[1] == 1 else {**found, "groups": self.groups}
+        more = {"groups": self.groups, "layers": self.layers}
+        return found | {name: values for name, values in more.items() if values.shape[1] > 1}
 
 
 def sample_scores(
@@ -65,6 +68,7 @@ def sample_scores(
     batch: int,
     ids: Sequence[str],
     groups: int = 1,
+    layers: LayerGroups | None = None,
 ) -> SampleScores:
     """`⟨direction, Σ_v (η_v/B_v) w(‖g_v‖) g_v⟩` for each weight, query and sample.
 
@@ -79,6 +83,7 @@ def sample_scores(
         batch: visits in one forward and backward pass.
         ids: the dataset's sample ids, for errors.
         groups: G; every G-th visit belongs to the same one.
+        layers: L, whose shares of the scores are wanted.
 
     Raises:
         RetracError: a gradient that is not finite; sample and checkpoint are named.
@@ -86,12 +91,12 @@ def sample_scores(
     device = next(model.parameters()).device
     dots, squared = [], []
     for part in visits.split(batch):
-        batch_dots, batch_norms = _pass(model, objective, part.on(device), directions)
+        batch_dots, batch_norms = _pass(model, objective, part.on(device), directions, layers)
         dots.append(batch_dots.cpu())
         squared.append(batch_norms.cpu())
     count, epochs = len(samples), len(replay.epochs)
     norms = torch.cat(squared).sqrt().view(epochs, count)
-    products = torch.cat(dots).view(epochs, count, len(weights), -1)
+    products = torch.cat(dots).unflatten(1, (len(weights), -1)).unflatten(0, (epochs, count))
     finite = torch.isfinite(norms).all(0) & torch.isfinite(products).all(0).flatten(1).all(1)
     if not finite.all():
         broken = ids[int(samples[int(torch.nonzero(~finite)[0])])]
@@ -101,22 +106,35 @@ def sample_scores(
         )
     counted = torch.from_numpy(replay.weights[:, samples]).float()
     factors = torch.stack([weight(norms) * counted for weight in weights])
-    by_group = torch.stack(
+    each = torch.stack(
         [
-            torch.einsum("mvs,vsmq->mqs", factors[:, group::groups], products[group::groups])
+            torch.einsum("mvs,vsmql->mlqs", factors[:, group::groups], products[group::groups])
             for group in range(groups)
         ],
         dim=1,
-    )
+    )  # [M, G, L, Q, S]
     return SampleScores(
-        by_group.sum(1).numpy(),
+        each.sum((1, 2)).numpy(),
         norms.T.numpy(),
         visits.timesteps.view(epochs, count).T.numpy(),
-        by_group.numpy(),
+        each.sum(2).numpy(),
+        each.sum(1).numpy(),
     )
 
 
 def _pass(
-    model: nn.Module, objective: Loss, shown: Shown, directions: Directions
+    model: nn.Module,
+    objective: Loss,
+    shown: Shown,
+    directions: Directions,
+    layers: LayerGroups | None,
 ) -> tuple[Tensor, Tensor]:
-    return dots_and_norms(model, lambda: objective.losses(model, *shown), directions)
+    """Products `[B, M·Q, L]`, and squared norms `[B]`."""
+
+    def losses() -> Tensor:
+        return objective.losses(model, *shown)
+
+    if layers is not None:
+        return dots_by_layer(model, losses, directions, layers)
+    dots, squared = dots_and_norms(model, losses, directions)
+    return dots[..., None], squared

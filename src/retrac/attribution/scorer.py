@@ -12,6 +12,7 @@ from torch import nn
 from retrac.allocator import release_freed_memory
 from retrac.attribution.asked import Asked
 from retrac.attribution.config import TRAINED, AttributeConfig
+from retrac.attribution.layer_weights import LayerWeights
 from retrac.attribution.memory import Split, rows_within, split_work
 from retrac.attribution.methods import Draws, Method
 from retrac.attribution.plan import Plan
@@ -22,7 +23,7 @@ from retrac.diffusion.device import choose_device, placed
 from retrac.diffusion.lora import LORA_PARAMETERS
 from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
-from retrac.gradients import Directions
+from retrac.gradients import Directions, LayerGroups
 from retrac.gradients.weights import Weight
 from retrac.training.run import Run, choose_checkpoints
 
@@ -42,6 +43,7 @@ class Scorer:
         replays: checkpoints, with the events that stand for each.
         plan: the draws of queries.
         device: where.
+        layer_weights: of groups of layers; None where all count alike.
     """
 
     run: Run
@@ -51,13 +53,14 @@ class Scorer:
     replays: tuple[Replay, ...]
     plan: Plan
     device: torch.device
+    layer_weights: LayerWeights | None = None
 
     @staticmethod
     def of(run: Run, config: AttributeConfig, draws: Draws = Draws.INTERVALS) -> "Scorer":
         """Choose checkpoints and events; of the methods those with such draws.
 
         Raises:
-            RetracError: a checkpoint or the device is not there.
+            RetracError: a checkpoint, the device or the weights of layers are not there.
         """
         chosen = choose_checkpoints(run, config.checkpoints)
         device = choose_device(config.compute.device)
@@ -75,6 +78,7 @@ class Scorer:
             replays,
             Plan.of(config.plan, run.timesteps),
             device,
+            LayerWeights.read(config.layer_weights) if config.layer_weights else None,
         )
 
     @property
@@ -88,7 +92,16 @@ class Scorer:
             **self.config.plan.settings,
             "trained": self.run.identity,
             **_unusual(self.config),
+            **self._layer_settings,
         }
+
+    @property
+    def _layer_settings(self) -> dict[str, Any]:
+        by_layer = {"by_layer": True} if self.config.by_layer else {}
+        if self.layer_weights is None:
+            return by_layer
+        weights = {name: dict(each) for name, each in self.layer_weights.by_method.items()}
+        return {**by_layer, "layer_weights": weights}
 
     @property
     def weights(self) -> list[Weight]:
@@ -140,6 +153,11 @@ class Scorer:
             self.config.compute,
         )
 
+    def layers(self, model: nn.Module) -> LayerGroups:
+        """The groups of layers of a network that `model` gave."""
+        named = model.named_parameters()
+        return LayerGroups.of(name for name, parameter in named if parameter.requires_grad)
+
     def rows(self, model: nn.Module) -> int:
         """Images in a pass that holds no directions."""
         return rows_within(model, self.run.objective, self.run.example, self.config.compute)
@@ -165,7 +183,7 @@ class Scorer:
             replay.checkpoint.path.name,
             advance,
         )
-        directions = self._turned(made.directions, model, replay)
+        directions = self._weighed(self._turned(made.directions, model, replay), model)
         release_freed_memory()
         return QueryGradients(directions, made.norms)
 
@@ -180,6 +198,22 @@ class Scorer:
                 for metric, each in zip(metrics, directions.split(len(metrics)), strict=True)
             ]
         )
+
+    def _weighed(self, directions: Directions, model: nn.Module) -> Directions:
+        """Directions `[M·Q]` with each group of layers as heavy as it is to be."""
+        if self.layer_weights is None:
+            return directions
+        groups = self.layers(model)
+        shapes = {name: like for name, like in model.named_parameters() if name in groups.place}
+        lots = []
+        for method, each in zip(self.methods, directions.split(len(self.methods)), strict=True):
+            weights = self.layer_weights.of(method.name, groups.names)
+            factors = {
+                name: torch.full_like(like, float(weights[groups.place[name]]), requires_grad=False)
+                for name, like in shapes.items()
+            }
+            lots.append(each.scaled(factors))
+        return Directions.joined(lots)
 
     def visits(self, replay: Replay, samples: np.ndarray) -> Shown:
         """What training showed the network of some samples, in the epochs that are replayed."""
@@ -206,6 +240,7 @@ class Scorer:
             split.batch,
             self.run.dataset.ids,
             self.groups,
+            self.layers(model) if self.config.by_layer else None,
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from retrac.attribution.asked import Queries
 from retrac.attribution.draws import PARTS, Grid
-from retrac.attribution.feature_plan import VISITS, grid
+from retrac.attribution.feature_plan import VISITS, grid, layered
 from retrac.attribution.feature_work import FeatureWork
 from retrac.attribution.methods import Draws, Method, by_feature
 from retrac.attribution.replay import LAST_EVENTS
@@ -86,6 +86,7 @@ class StoredPlan:
             [self.feature.layout],
             scorer.rows(model),
             queries,
+            *layered(scorer, self.methods, model),
         )
 
 

@@ -193,6 +193,11 @@ def _mean(rounds: Sequence[Attribution], run: Run) -> Attribution:
         ),
         "sample_image": (("shown", "channel", "row", "column"), run.dataset.images[shown]),
         **{
+            name: (first[name].dims, np.mean([each[name].values for each in data], 0))
+            for name in ("layer_score",)
+            if name in first
+        },
+        **{
             name: (first[name].dims, np.concatenate([same[0][name].values for same in others], 2))
             for name in ("train_timestep", "train_norm")
         },

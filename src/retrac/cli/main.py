@@ -17,6 +17,7 @@ from retrac.cli.explain import Explain
 from retrac.cli.generate import Generate
 from retrac.cli.import_ import Import
 from retrac.cli.index import Index
+from retrac.cli.layers import Layers
 from retrac.cli.lds import Lds
 from retrac.cli.methods import Methods
 from retrac.cli.norms import Norms
@@ -83,6 +84,7 @@ def _commands(given: Sequence[str]) -> Any:
         Annotated[Generate, subcommand("generate")],
         Annotated[Index, subcommand("index")],
         Annotated[Attribute, subcommand("attribute")],
+        Annotated[Layers, subcommand("layers")],
         Annotated[Evaluate, subcommand("evaluate")],
         Annotated[Outliers, subcommand("outliers")],
         Annotated[Norms, subcommand("norms")],

@@ -61,6 +61,29 @@ def print_others(result: Attribution) -> None:
         console.print(f"query 0: {first}{more}. {_how_sure(result, 0, method)}")
 
 
+def print_layers(result: Attribution, method: str, weights: Mapping[str, float], top: int) -> None:
+    """Print what each group of layers adds to the first of each list, and its weight.
+
+    Args:
+        result: scores by layer.
+        method: one of its methods.
+        weights: by group.
+        top: length of the lists.
+    """
+    layers, scores = result.layers(method).values, result.scores_of(method).values
+    first = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    each = np.take_along_axis(layers, first[None], 2).sum(2)  # [L, Q]
+    total = each.sum(0)
+    shares = (each / np.where(total == 0, 1, total)).mean(1)
+    title = f"{method_name(method)}: what parts of the network add to the first {top}"
+    table = Table("part", title=title, title_justify="left")
+    table.add_column("share", justify="right")
+    table.add_column("weight that makes lists stand out", justify="right")
+    for (name, weight), share in zip(weights.items(), shares, strict=True):
+        table.add_row(escape(name), f"{share:.0%}", f"{weight:.2f}")
+    Console(highlight=False).print(table)
+
+
 def print_events(result: Attribution) -> None:
     """Print where the events come from, if not from training."""
     if events := result.config.get("run", {}).get("events"):

@@ -8,15 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retrac.gradients import oracle
-    from retrac.gradients.contract import dots_and_norms, grouped_gradients, squared_norms
+    from retrac.gradients.contract import (
+        dots_and_norms,
+        dots_by_layer,
+        grouped_gradients,
+        squared_norms,
+    )
     from retrac.gradients.coverage import CoverageError
+    from retrac.gradients.layers import LayerGroups
     from retrac.gradients.layout import Directions, Layout
 
 _HOMES = {
     "CoverageError": "coverage",
     "Directions": "layout",
+    "LayerGroups": "layers",
     "Layout": "layout",
     "dots_and_norms": "contract",
+    "dots_by_layer": "contract",
     "grouped_gradients": "contract",
     "squared_norms": "contract",
 }
@@ -24,8 +32,10 @@ _HOMES = {
 __all__ = [
     "CoverageError",
     "Directions",
+    "LayerGroups",
     "Layout",
     "dots_and_norms",
+    "dots_by_layer",
     "grouped_gradients",
     "oracle",
     "squared_norms",

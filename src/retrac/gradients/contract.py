@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from retrac.gradients.gradient import Dense, Gradient, squared_norms_of
+from retrac.gradients.layers import LayerGroups
 from retrac.gradients.layout import Directions, Layout
 from retrac.gradients.precision import summed_in
 from retrac.gradients.tape import per_sample_gradients
@@ -40,6 +41,29 @@ def dots_and_norms(
     if not isinstance(directions, Directions):
         directions = Directions(dict(directions))
     ((dots, squared),) = viewed(model, per_sample_losses, Products(directions))
+    return dots, squared
+
+
+def dots_by_layer(
+    model: nn.Module,
+    per_sample_losses: Callable[[], Tensor],
+    directions: Directions,
+    groups: LayerGroups,
+) -> tuple[Tensor, Tensor]:
+    """What each group of layers adds to the inner products, in the same single pass.
+
+    Args:
+        model, per_sample_losses, directions: as for `dots_and_norms`.
+        groups: L, of the trainable parameters.
+
+    Returns:
+        `dots [B, M, L]`, which add up to those of `dots_and_norms`, and `squared_norms [B]`, over
+        all parameters together.
+
+    Raises:
+        CoverageError, ValueError: as `dots_and_norms`.
+    """
+    ((dots, squared),) = viewed(model, per_sample_losses, ProductsByLayer(directions, groups))
     return dots, squared
 
 
@@ -100,6 +124,44 @@ class Contracted:
         dots, squared_norms = gradient.dots_and_norms(rows)
         self._dots.append(dots)
         self._squared_norms.append(squared_norms)
+
+
+@dataclass(frozen=True, eq=False)
+class ProductsByLayer:
+    """The view of inner products with directions, group of layers by group of layers.
+
+    Attributes:
+        directions: of all trainable parameters.
+        groups: of these.
+    """
+
+    directions: Directions
+    groups: LayerGroups
+
+    def names(self, model: nn.Module) -> Container[str]:
+        """All trainable parameters, which must be those of the directions."""
+        return Products(self.directions).names(model)
+
+    def collect(self, passes: int) -> list["ContractedByLayer"]:
+        """A fresh collector for each pass."""
+        return [ContractedByLayer(self.directions, self.groups) for _ in range(passes)]
+
+
+class ContractedByLayer:
+    """Takes gradients as they come, each to the others of its group."""
+
+    def __init__(self, directions: Directions, groups: LayerGroups) -> None:
+        self._place = groups.place
+        self._groups = [Contracted(directions) for _ in groups.names]
+
+    def __call__(self, name: str, gradient: Gradient) -> None:
+        """Contract one parameter's gradients."""
+        self._groups[self._place[name]](name, gradient)
+
+    def rows(self, losses: Tensor) -> tuple[Tensor, Tensor]:
+        """`dots [B, M, L]` and `squared_norms [B]`."""
+        dots, squared = zip(*(group.rows(losses) for group in self._groups), strict=True)
+        return torch.stack(dots, 2), torch.stack(squared).sum(0)
 
 
 def squared_norms(model: nn.Module, per_sample_losses: Callable[[], Tensor]) -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 from retrac.gradients.allocation import Sides, Sizes, blocks_by_layer
@@ -50,6 +50,12 @@ class SketchLayout:
     def layers(self) -> list[slice]:
         """Where each layer's numbers lie."""
         return [slice(*ends) for ends in pairwise(accumulate(self.widths, initial=0))]
+
+    @property
+    def first_parameters(self) -> list[str]:
+        """Of each layer, in order."""
+        members = groupby(self.sizes, lambda name: name.rpartition(".")[0])
+        return [next(names) for _, names in members]
 
     @cached_property
     def projection(self) -> Projection:

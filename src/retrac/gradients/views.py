@@ -25,7 +25,7 @@ class Collector(Protocol):
             losses: `[B]`, of the gradients that came.
 
         Returns:
-            The numbers `[B, X]`, and the gradients' squared norms `[B]`.
+            The numbers `[B, …]`, and the gradients' squared norms `[B]`.
         """
         ...
 

@@ -1,0 +1,162 @@
+"""Shares of groups of layers in the scores, and weights that are learnt from them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import retrac
+from retrac.attribution.attribution import Attribution
+from retrac.attribution.build_index import build_index
+from retrac.attribution.config import FeatureConfig, IndexConfig, PlanConfig
+from retrac.attribution.layer_weights import LayerWeights, learnt, learnt_from
+from retrac.errors import RetracError
+from retrac.training.run import Run
+
+METHODS = ("kernel-retrac", "cosine", "retrac", "tracin", "adam")
+FEW = {
+    "checkpoints": [4, 6],
+    "plan": PlanConfig(plan_timesteps=2, plan_noises=2),
+    "features": FeatureConfig(draws="small", layer_numbers=16),
+    "parameters": "^(mid_block.*conv|up_blocks.*(conv|time_emb)|conv_norm_out|conv_out)",
+}
+
+
+@pytest.fixture(scope="module")
+def result(tiny_run: Run) -> Attribution:
+    return retrac.attribute(tiny_run, "train:2", METHODS, by_layer=True, **FEW)
+
+
+@pytest.fixture(scope="module")
+def weights(result: Attribution) -> LayerWeights:
+    """Some, other for each method."""
+    names = map(str, result.dataset["layer"].values)
+    each = {name: 0.5 + number for number, name in enumerate(names)}
+    return LayerWeights(
+        {m: {n: w + 0.1 * i for n, w in each.items()} for i, m in enumerate(METHODS)}
+    )
+
+
+def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_layers_add_up_to_the_scores_of_every_method(result: Attribution, tiny_run: Run) -> None:
+    plain = retrac.attribute(tiny_run, "train:2", METHODS, **FEW)
+    assert {*result.dataset["layer"].values} == {
+        "mid_block", "up_blocks.0", "up_blocks.1", "conv_norm_out", "conv_out",
+    }  # fmt: skip
+    for method in METHODS:
+        assert_close(result.layers(method).sum("layer").values, plain.scores_of(method).values)
+        assert (np.abs(result.layers(method)).max(("query", "sample")) > 0).all()
+
+
+def test_of_products_a_layer_s_share_is_the_score_of_its_parameters_alone(
+    result: Attribution, tiny_run: Run
+) -> None:
+    some = {**FEW, "parameters": "^up_blocks.0.*(conv|time_emb)"}
+    alone = retrac.attribute(tiny_run, "train:2", ("tracin", "adam"), **some)
+    for method in alone.methods:
+        share = result.layers(method).sel(layer="up_blocks.0").values
+        assert_close(share, alone.scores_of(method).values)
+
+
+def test_weights_weigh_layers_shares(
+    result: Attribution, weights: LayerWeights, tiny_run: Run, tmp_path: Path
+) -> None:
+    weights.write(tmp_path / "w.json")
+    assert LayerWeights.read(tmp_path / "w.json") == weights
+    found = retrac.attribute(
+        tiny_run, "train:2", METHODS, by_layer=True, layer_weights=tmp_path / "w.json", **FEW
+    )
+    for method in METHODS:
+        factors = weights.of(method, list(result.dataset["layer"].values))
+        expected = result.layers(method).values * factors[:, None, None]
+        assert_close(found.layers(method).values, expected)
+        assert_close(found.scores_of(method).values, expected.sum(0))
+        assert_close(found.parts(method).sum(0), expected.sum(0))
+    assert found.config["layer_weights"]["tracin"] == weights.by_method["tracin"]
+
+
+def test_an_index_takes_weights_too(weights: LayerWeights, own_run: Path, tmp_path: Path) -> None:
+    """What every second layer and the others say adds up to what all say."""
+    run, parameters = Run.open(own_run), str(FEW["parameters"])
+    build_index(run, IndexConfig(sketch_size=500, parameters=parameters, checkpoints=(6,)))
+    chosen, plan = (
+        ("kernel-retrac", "retrac", "tracin"),
+        PlanConfig(plan_timesteps=2, plan_noises=2),
+    )
+
+    def scored(path: Path | None) -> Attribution:
+        return retrac.attribute(run, "train:2", chosen, index=True, layer_weights=path, plan=plan)
+
+    plain = scored(None)
+    total = np.zeros_like(plain.scores.values)
+    for half in range(2):
+        some = {name: float(at % 2 == half) for at, name in enumerate(weights.by_method["retrac"])}
+        LayerWeights(dict.fromkeys(chosen, some)).write(tmp_path / "some.json")
+        total += scored(tmp_path / "some.json").scores.values
+    for place in range(len(chosen)):
+        assert_close(total[place], plain.scores.values[place])
+
+
+def test_what_weights_do_not_fit_is_refused(
+    weights: LayerWeights, tiny_run: Run, tmp_path: Path
+) -> None:
+    def refused(match: str, content: str, methods: tuple[str, ...] = ("tracin",)) -> None:
+        (tmp_path / "w.json").write_text(content)
+        for chosen in methods:
+            with pytest.raises(RetracError, match=match):
+                retrac.attribute(
+                    tiny_run, "train:2", (chosen,), layer_weights=tmp_path / "w.json", **FEW
+                )
+
+    both = ("tracin", "kernel-retrac")
+    refused("w.json does not hold a JSON object", "[]")
+    refused("w.json holds no weights of layers", "{}")
+    refused("w.json holds no weights of layers", '{"weights": {"tracin": {"a": "much"}}}')
+    refused("a weight that is no number", '{"weights": {"tracin": {"a": NaN}}}')
+    refused("has weights for adam, not for ", '{"weights": {"adam": {"a": 1}}}', both)
+    other = json.dumps({"weights": {name: {"conv_in": 1} for name in both}})
+    refused("is of another network, or of other --parameters: 'conv_in'", other, both)
+    with pytest.raises(RetracError, match=r"none\.json does not exist"):
+        retrac.attribute(tiny_run, "train:2", ("tracin",), layer_weights=tmp_path / "none.json")
+    with pytest.raises(RetracError, match="attribute again with --by-layer"):
+        learnt_from(retrac.attribute(tiny_run, "train:2", ("tracin",), **FEW))
+    with pytest.raises(RetracError, match="--by-layer does not go with --index"):
+        retrac.attribute(tiny_run, "train:2", ("tracin",), by_layer=True, index=True)
+
+
+def speaking(groups: int = 4, queries: int = 6, samples: int = 40) -> np.ndarray:
+    """Contributions of which the first group alone knows the right samples."""
+    stream = np.random.default_rng(0)
+    found = stream.standard_normal((groups, queries, samples))
+    for query in range(queries):
+        found[0, query, stream.permutation(samples)[:5]] += 6
+    return found
+
+
+def test_a_layer_that_knows_is_heard() -> None:
+    found = learnt(speaking(), k=5, evenness=0)
+    assert found[0] > 3 and found.mean() == pytest.approx(1)
+    assert learnt(speaking(), k=5, evenness=100) == pytest.approx(np.ones(4), abs=0.1)
+
+
+@given(st.integers(0, 100), st.floats(1e-6, 1e6))
+def test_weights_are_positive_and_know_no_units_and_no_order(seed: int, unit: float) -> None:
+    contributions = np.random.default_rng(seed).standard_normal((3, 2, 12))
+    found = learnt(contributions, k=3)
+    assert (found > 0).all() and found.mean() == pytest.approx(1)
+    np.testing.assert_allclose(learnt(unit * contributions, k=3), found, rtol=1e-3)
+    np.testing.assert_allclose(learnt(contributions[::-1], k=3)[::-1], found, rtol=1e-2, atol=1e-3)
+
+
+def test_nothing_is_learnt_from_nothing() -> None:
+    assert (learnt(np.zeros((3, 2, 12)), k=3) == 1).all()
+    with pytest.raises(RetracError, match="lists of 12 of 12 samples say nothing"):
+        learnt(np.ones((3, 2, 12)), k=12)
+    with pytest.raises(RetracError, match="not finite"):
+        learnt(np.full((3, 2, 12), np.nan), k=3)

@@ -1,5 +1,6 @@
 """Metrics of parameters change a query's directions as their matrices do."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import retrac
 from retrac.attribution.asked import pixels
 from retrac.attribution.attribution import Attribution
 from retrac.attribution.config import AttributeConfig, PlanConfig
-from retrac.attribution.curvatures import CURVATURE, curvature
+from retrac.attribution.curvatures import CURVATURE, curvature, sampled_loss
 from retrac.attribution.methods import Draws
 from retrac.attribution.queries import open_queries
 from retrac.attribution.scorer import Scorer
@@ -130,6 +131,25 @@ def test_curvature_is_the_fisher_information_of_the_output(run: Run) -> None:
     fitted = curvature(scorer, scorer.model(replay), replay)
     found = float(fitted.blocks["conv_out.bias"].eigenvalues)
     assert found == pytest.approx(2.0, rel=0.5)  # of 96 draws
+
+
+def test_timesteps_count_in_the_curvature_as_in_the_loss(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss that is four times as large at a timestep has four times the curvature there."""
+    scorer = Scorer.of(run, AttributeConfig(("ekfac",), (6,)), Draws.LAST)
+    model = scorer.model(scorer.replays[0])
+    shown = run.shown(0, np.arange(4))
+    noise = torch.randn_like(shown.noise)
+    plain = sampled_loss(scorer, model, shown, noise)
+    weight = torch.ones(run.timesteps)
+    weight[shown.timesteps[1]] = 4
+    objective = dataclasses.replace(
+        run.objective, process=dataclasses.replace(run.objective.process, weight=weight)
+    )
+    monkeypatch.setattr(type(run), "objective", objective)
+    factors = weight[shown.timesteps].sqrt()
+    torch.testing.assert_close(sampled_loss(scorer, model, shown, noise), factors * plain)
 
 
 def test_curvature_depends_on_no_batches_and_is_fitted_once(

@@ -107,7 +107,8 @@ def observe(scorer: Scorer, model: nn.Module, shown: Shown, noise: Tensor, sums:
 def sampled_loss(scorer: Scorer, model: nn.Module, shown: Shown, noise: Tensor) -> Tensor:
     """Scalars `[B]` whose gradients have the Fisher information of the output as second moment.
 
-    `⟨ξ, output⟩` times √(2/D), D the numbers of an output: the mean square error's.
+    `⟨ξ, output⟩` times √(2w/D), D the numbers of an output and w the weight of its timestep: the
+    mean square error's.
 
     Args:
         scorer: of the run.
@@ -119,7 +120,8 @@ def sampled_loss(scorer: Scorer, model: nn.Module, shown: Shown, noise: Tensor) 
     def sampled(predicted: Predicted) -> Tensor:
         output = predicted.output
         size = math.prod(output.shape[1:])
-        return (output * noise.to(output)).flatten(1).sum(1) * math.sqrt(2 / size)
+        scale = (2 / size * predicted.weight).sqrt()
+        return (output * noise.to(output)).flatten(1).sum(1) * scale
 
     measurement: Measurement = sampled
     given = shown.on(next(model.parameters()).device)

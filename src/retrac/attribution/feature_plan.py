@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,8 @@ from retrac.gradients.allocation import (
     Sizes,
     allocate_evenly,
     blocks,
-    blocks_by_layer,
 )
-from retrac.gradients.layers import LayerGroups
+from retrac.gradients.layers import LayerGroups, layer_of
 from retrac.gradients.sketch_layout import SketchLayout
 from retrac.training.run import Checkpoint
 
@@ -158,19 +158,17 @@ class FeaturePlan:
         copies = width * len(self.measurements) * (self.source.parts + 2)
         images = self.scorer.run.size + queries
         room = budget_of(self.scorer.config.compute, first.device) // 2
+        places = blocks(sides, whole)
         lots: list[dict[str, tuple[int, int]]] = [{}]
         held = 0
-        parameters = list(whole)
-        for place in blocks_by_layer(sides, whole).values():
-            need = copies * images * (place.stop - place.start)
+        for _, members in groupby(whole, layer_of):
+            layer = list(members)
+            need = copies * images * (places[layer[-1]].stop - places[layer[0]].start)
             if held and held + need > room:
                 lots.append({})
                 held = 0
             held += need
-            end = place.stop
-            while parameters and blocks(sides, whole)[parameters[0]].stop <= end:
-                name = parameters.pop(0)
-                lots[-1][name] = whole[name]
+            lots[-1] |= {name: whole[name] for name in layer}
         if len(lots) > 1 and any(not method.separable for method in self.methods):
             names = ", ".join(method.name for method in self.methods if not method.separable)
             raise RetracError(

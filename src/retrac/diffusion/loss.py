@@ -120,8 +120,8 @@ class Objective:
         if seen.counted is not None:
             distances = distances * seen.counted
         losses = distances.flatten(1).mean(1)
-        losses = process.weight.to(losses)[timesteps] * losses
-        predicted = Predicted(prediction, losses, seen.counted)
+        weight = process.weight.to(losses)[timesteps]
+        predicted = Predicted(prediction, weight * losses, seen.counted, weight)
         return tuple(measurement(predicted) for measurement in measurements)
 
 

@@ -22,11 +22,13 @@ class Predicted(NamedTuple):
         losses: `[B]`, the run's own.
         counted: how much each pixel counts, `[B, 1, H, W]` with a mean of 1; None where all count
             alike.
+        weight: `[B]`, of each mean over pixels in the losses, by its timestep.
     """
 
     output: "Tensor"
     losses: "Tensor"
     counted: "Tensor | None"
+    weight: "Tensor"
 
 
 Measurement: TypeAlias = "Callable[[Predicted], Tensor]"

@@ -8,6 +8,7 @@ from itertools import accumulate, groupby, pairwise
 from torch import Tensor, nn
 
 from retrac.gradients.gradient import Gradient
+from retrac.gradients.layers import layer_of
 from retrac.gradients.tape import per_sample_gradients
 
 Sizes = Mapping[str, tuple[int, int]]
@@ -119,16 +120,12 @@ def blocks_by_layer(sides: Mapping[str, Sides], sizes: Sizes) -> dict[str, slice
             order of a model.
     """
     layers: dict[str, slice] = {}
-    for layer, members in groupby(blocks(sides, sizes).items(), lambda item: _layer(item[0])):
+    for layer, members in groupby(blocks(sides, sizes).items(), lambda item: layer_of(item[0])):
         if layer in layers:
             raise ValueError(f"the parameters of layer {layer!r} are not neighbours in the sketch")
         parts = [part for _, part in members]
         layers[layer] = slice(parts[0].start, parts[-1].stop)
     return layers
-
-
-def _layer(parameter: str) -> str:
-    return parameter.rpartition(".")[0]
 
 
 def _widths(sides: Mapping[str, Sides], sizes: Sizes) -> list[int]:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from retrac.gradients import routes
 from retrac.gradients.coverage import CoverageError
 from retrac.gradients.gradient import Factored, Gradient
+from retrac.gradients.layers import layer_of
 from retrac.gradients.layout import Directions, Layout
 from retrac.gradients.tape import per_sample_gradients
 
@@ -181,9 +182,9 @@ class EKFAC:
         """
         layers: dict[str, list[Tensor]] = {}
         for name, block in self.blocks.items():
-            layers.setdefault(_layer_of(name), []).append(block.eigenvalues.flatten())
+            layers.setdefault(layer_of(name), []).append(block.eigenvalues.flatten())
         means = {layer: torch.cat(values).mean() for layer, values in layers.items()}
-        return {name: means[_layer_of(name)] for name in self.blocks}
+        return {name: means[layer_of(name)] for name in self.blocks}
 
     def apply(
         self, directions: Directions, function: Callable[[str, Tensor], Tensor]
@@ -318,10 +319,6 @@ def fit_ekfac(model: nn.Module, first: Iterable[Pass], second: Iterable[Pass]) -
     for per_sample_losses in second:
         per_sample_gradients(model, per_sample_losses, eigenvalues)
     return eigenvalues.ekfac()
-
-
-def _layer_of(name: str) -> str:
-    return name.rpartition(".")[0]
 
 
 def _rotate(matrices: Tensor, outputs: Tensor, inputs: Tensor) -> Tensor:

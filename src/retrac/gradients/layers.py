@@ -26,11 +26,16 @@ class LayerGroups:
         `down_blocks.0.resnets.1.conv1.weight` is in `down_blocks.0`, `conv_in.weight` in `conv_in`.
         What all names begin with, such as the wrapper of a LoRA, does not count.
         """
-        modules = {name: name.split(".")[:-1] for name in parameters}
+        modules = {name: layer_of(name).split(".") if "." in name else [] for name in parameters}
         common = _common(list(modules.values()))
         groups = {name: _group(parts[common:]) for name, parts in modules.items()}
         names = tuple(dict.fromkeys(groups.values()))
         return LayerGroups(names, {name: names.index(group) for name, group in groups.items()})
+
+
+def layer_of(parameter: str) -> str:
+    """The name of the layer that a parameter belongs to."""
+    return parameter.rpartition(".")[0]
 
 
 def _common(modules: list[list[str]]) -> int:

@@ -7,6 +7,7 @@ from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 from retrac.gradients.allocation import Sides, Sizes, blocks_by_layer
+from retrac.gradients.layers import layer_of
 from retrac.gradients.sketch import Projection
 
 
@@ -54,8 +55,7 @@ class SketchLayout:
     @property
     def first_parameters(self) -> list[str]:
         """Of each layer, in order."""
-        members = groupby(self.sizes, lambda name: name.rpartition(".")[0])
-        return [next(names) for _, names in members]
+        return [next(names) for _, names in groupby(self.sizes, layer_of)]
 
     @cached_property
     def projection(self) -> Projection:

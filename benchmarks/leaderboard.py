@@ -29,6 +29,8 @@ from retrac.evaluation.lds import Lds
 from retrac.evaluation.shipped import Shipped
 from retrac.files import read_json, write_json
 from retrac.report.canvas import INK, MARK, head, save_png
+from retrac.training.config import RecordConfig
+from retrac.training.loop import train
 from retrac.training.trained import TrainedRun
 
 RESULTS = Path(__file__).parent / "results"
@@ -65,9 +67,15 @@ ENTRIES = (
     _features("kernel-retrac", "64 draws, loss alone", draws="medium", outputs=False),
     _features("kernel-retrac", "192 draws, loss alone", draws="large", outputs=False),
     _features("kernel-retrac", "64 draws, 64 numbers a layer", draws="medium", layer_numbers=64),
+    _features("kernel-retrac", "64 draws, whole layers", draws="medium", layer_numbers=0),
     _features("trak", "64 draws", draws="medium"),
     _features("d-trak", "64 draws", draws="medium"),
     _features("cosine", "64 draws", draws="medium"),
+    Entry(
+        ("kernel-retrac", *EVENTS),
+        "recorded while training",
+        AttributeConfig(("kernel-retrac", *EVENTS), recorded=True),
+    ),
     Entry(("ekfac",), "", AttributeConfig(("ekfac",))),
     Entry(("adam",), "1 event a checkpoint", AttributeConfig(("adam",))),
     Entry(EVENTS, "1 event a checkpoint", AttributeConfig(EVENTS)),
@@ -87,6 +95,8 @@ PAIRS = (
     ("Kernel ReTrac", "EK-FAC influence"),
     ("Kernel ReTrac", "Kernel ReTrac, loss alone"),
     ("Kernel ReTrac, 192 draws", "Kernel ReTrac, 64 draws"),
+    ("Kernel ReTrac, 64 draws", "Kernel ReTrac, 64 draws, whole layers"),
+    ("Kernel ReTrac, recorded while training", "Kernel ReTrac, loss alone"),
     ("ReTrac, all events", "TracIn, all events"),
     ("ReTrac, all events", "ReTrac, 1 event a checkpoint"),
     ("TracIn, all events", "TracIn, 1 event a checkpoint"),
@@ -98,17 +108,23 @@ PAIRS = (
 class Settings:
     run: Path = Path("runs/benchmark")
     """Of the benchmark's model; trained where it is not there."""
+    recorded: Path = Path("runs/benchmark-recorded")
+    """The same, recorded while it trained."""
 
     def __call__(self) -> None:
         shipped = Shipped.load()
         run = shipped.trained(self.run)
+        recorded = train(shipped.training, self.recorded, RecordConfig(), dataset=shipped.dataset())
         metric = shipped.with_baselines(run)
         products = pixel_products(shipped.queries.images, run.dataset.images)
         metric.update("products of pixels", products)
         seconds, covered = _seconds(self.run), dict[str, float]()
+        kept: dict[str, int] = {}
         ours = []
         for entry in ENTRIES:
-            names = _take(metric, run, shipped, entry, seconds)
+            scored_run = recorded if entry.config.recorded else run
+            names = _take(metric, scored_run, shipped, entry, seconds)
+            kept |= _kept(scored_run, shipped, entry)
             covered |= dict.fromkeys(names, _covered(run, entry.config))
             ours += names
             write_json(self.run / "seconds.json", seconds)
@@ -122,6 +138,7 @@ class Settings:
                 **{kind: asdict(found[name]) for kind, found in kinds.items()},
                 "seconds": seconds.get(name),
                 "parameters": covered.get(name),
+                "bytes": kept.get(name),
             }
             for name, interval in sorted(metric.compute().items(), key=lambda i: -i[1].value)
         ]
@@ -162,7 +179,7 @@ def _take(
     names = []
     for method in result.methods:
         title = method_named(method).title
-        name = f"{title}, {entry.how}" if entry.how else title
+        name = _row(title, entry)
         names.append(name)
         metric.update(name, result.scores_of(method).values)
         if fresh:
@@ -184,6 +201,21 @@ def _covered(run: TrainedRun, config: AttributeConfig) -> float:
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     counted = sum(size for name, size in sizes.items() if re.search(pattern, name))
     return counted / sum(sizes.values())
+
+
+def _kept(run: TrainedRun, shipped: Shipped, entry: Entry) -> dict[str, int]:
+    """Bytes of a sample's features by row, two for each number, without the parts that show errors;
+    none for methods that compare whole gradients."""
+    found: dict[str, int] = {}
+    for work in Engine.of(run, entry.config).works(shipped.queries):
+        numbers = sum(lot.size for lot in work.lots)
+        size = 2 * work.source.bins * len(work.measurements) * numbers
+        found |= {_row(method.title, entry): size for method in work.methods}
+    return found
+
+
+def _row(title: str, entry: Entry) -> str:
+    return f"{title}, {entry.how}" if entry.how else title
 
 
 def _best(metric: Lds, run: TrainedRun, shipped: Shipped) -> list[str]:
@@ -220,13 +252,15 @@ def _by_epoch(table: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _markdown(table: Sequence[Mapping[str, Any]], shipped: Shipped) -> str:
-    heads = ("", "LDS (90 % interval)", *shipped.kinds, "parameters", "seconds")
+    heads = ("", "LDS (90 % interval)", *shipped.kinds, "parameters", "KB", "seconds")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in table:
         kinds = " | ".join(f"{row[kind]['value']:.2f}" for kind in shipped.kinds)
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
         covered = "" if row["parameters"] is None else f"{row['parameters']:.0%}"
-        lines.append(f"| {row['method']} | {_cell(row['all'])} | {kinds} | {covered} | {seconds} |")
+        size = "" if row["bytes"] is None else f"{row['bytes'] / 1000:,.0f}"
+        cells = (row["method"], _cell(row["all"]), kinds, covered, size, seconds)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -53,9 +53,8 @@ class Settings:
                 kinds["another training seed"] = [again[0], elsewhere]
             for kind, found in kinds.items():
                 told = compared(found, (FIRST,))
-                rows.append(
-                    {"draws": draws, "repeat": kind, **told.pop("lists")[str(FIRST)], **told}
-                )
+                lists, count = told.pop("lists")[str(FIRST)], told.pop("repeats")
+                rows.append({"draws": draws, "repeat": kind, "of": count, **told, **lists})
                 print(rows[-1], flush=True)
             write_json(RESULTS / "repeats.json", {"queries": self.queries, "rows": rows})
 

@@ -1,10 +1,13 @@
 """How strongly kernels are damped: LDS against λ on the development bank, never on the benchmark.
 
     python -m benchmarks.damping
+    python -m benchmarks.damping --banks runs/bank-128 development runs/bank-512 runs/bank-1024 \
+        --numbers 64 512 --output benchmarks/results/damping-sizes.json
 
-Features of the bank's model are made once; then kernels are fitted with λ as a share of the mean
-squared norm, over four decades, and with λ by the effective degrees of freedom (the share of the
-samples' number that `tr K (K + λI)⁻¹` is). Writes benchmarks/results/damping.json and damping.png.
+The second command asks whether a rule holds for other numbers of samples; docs/leaderboard.md says
+how its banks are made. Features of a bank's model are made once; then kernels are fitted with λ as
+a share of the mean squared norm, over four decades, and with λ by the effective degrees of freedom
+(`tr K (K + λI)⁻¹` as a share of K's rank). Writes a JSON file, and a PNG file beside it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,9 +27,11 @@ from retrac.attribution.feature_work import FeatureWork
 from retrac.attribution.methods import method_named
 from retrac.evaluation.interval import Interval
 from retrac.evaluation.lds import Lds
+from retrac.evaluation.retraining import Retraining
 from retrac.evaluation.shipped import DEVELOPMENT, Shipped
 from retrac.files import write_json
 from retrac.report.canvas import INK, head, legend, save_png
+from retrac.training.trained import TrainedRun
 
 RESULTS = Path(__file__).parent / "results"
 SHARES = tuple(float(f"{share:.3g}") for share in np.logspace(-3, 1, 13))
@@ -41,38 +46,51 @@ Damping = Callable[[Tensor], float]
 
 @dataclass(frozen=True)
 class Settings:
-    run: Path = Path("runs/development")
-    """Of the bank's model; trained where it is not there."""
+    banks: tuple[str, ...] = (DEVELOPMENT,)
+    """The development bank, or folders of runs with an `lds` folder of their own."""
+    runs: Path = Path("runs")
+    """Where the development bank's model is; trained where it is not there."""
     draws: tuple[str, ...] = ("visits", "medium")
-    """Draws of kernel-retrac."""
+    """Draws of kernel-retrac; the last of them serve the other methods."""
+    numbers: tuple[int, ...] = (256,)
+    """Of each layer, for kernel-retrac."""
+    output: Path = RESULTS / "damping.json"
 
     def __call__(self) -> None:
-        bank = Shipped.load(DEVELOPMENT)
-        run = bank.trained(self.run)
-        metric = Lds(bank.subsets, bank.losses)
         rows: list[dict[str, Any]] = []
-        for name in METHODS:
-            for draws in self.draws if name == "kernel-retrac" else ("medium",):
-                features = FeatureConfig(draws=draws, layer_numbers=256)  # type: ignore[arg-type]
-                config = AttributeConfig((name,), features=features)
+        for name in self.banks:
+            bank, run = _opened(name, self.runs)
+            metric = Lds(bank.subsets, bank.losses)
+            for method, draws, numbers in self._ways():
+                features = FeatureConfig(draws=draws, layer_numbers=numbers)  # type: ignore[arg-type]
+                config = AttributeConfig((method,), features=features)
                 (work,) = Engine.of(run, config).works(bank.queries)
-                scores = scored(work)
-                for (rule, value, measured), values in scores.items():
+                about = {"samples": run.size, "method": method, "draws": draws, "numbers": numbers}
+                for (rule, value, measured), values in scored(work).items():
                     metric.update("x", values)
                     interval = metric.compute()["x"]
-                    rows.append(
-                        {
-                            "method": name,
-                            "draws": draws,
-                            "rule": rule,
-                            "value": value,
-                            "measurements": measured,
-                            "lds": asdict(interval),
-                        }
-                    )
-                    print(name, draws, rule, value, measured, f"{interval.value:.3f}", flush=True)
-        write_json(RESULTS / "damping.json", {"bank": "development", "rows": rows})
-        save_png(_figure(rows), RESULTS / "damping.png")
+                    row = {"rule": rule, "value": value, "measurements": measured}
+                    rows.append({**about, **row, "lds": asdict(interval)})
+                    print(*about.values(), *row.values(), f"{interval.value:.3f}", flush=True)
+            write_json(self.output, {"banks": self.banks, "rows": rows})
+        save_png(_figure(rows), self.output.with_suffix(".png"))
+
+    def _ways(self) -> Iterator[tuple[str, str, int]]:
+        """Methods, their draws and numbers."""
+        for draws in self.draws:
+            for numbers in self.numbers:
+                yield METHODS[0], draws, numbers
+        for method in METHODS[1:]:
+            yield method, "medium", 256
+
+
+def _opened(name: str, runs: Path) -> tuple[Shipped, TrainedRun]:
+    """A bank and its model."""
+    if name == DEVELOPMENT:
+        bank = Shipped.load(name)
+        return bank, bank.trained(runs / name)
+    run = TrainedRun.open(Path(name))
+    return Shipped.of(Retraining.open(run, run.path / "lds")), run
 
 
 def scored(work: FeatureWork) -> dict[tuple[str, float, str], np.ndarray]:
@@ -105,15 +123,19 @@ def scored(work: FeatureWork) -> dict[tuple[str, float, str], np.ndarray]:
 def kernels(
     queries: Tensor, samples: Tensor, rules: Sequence[tuple[str, float, Damping]]
 ) -> Iterator[tuple[str, float, Tensor]]:
-    """`K_q (K + λI)⁻¹` under each rule, by one eigendecomposition."""
-    gram = (samples @ samples.T).double()
+    """`K_q (K + λI)⁻¹` under each rule, by one eigendecomposition of K or of `GᵀG`."""
+    few = samples.shape[1] < len(samples)
+    gram = (samples.T @ samples if few else samples @ samples.T).double()
     values, vectors = torch.linalg.eigh(gram)
     values = values.clamp(min=0)
     if float(values.sum()) == 0:
         return
-    turned = (queries @ samples.T).double() @ vectors
+    every = torch.zeros(len(samples), dtype=torch.float64)
+    every[: min(len(samples), len(values))] = values[-len(samples) :]
+    turned = (queries if few else queries @ samples.T).double() @ vectors
+    back = vectors.T @ samples.double().T if few else vectors.T
     for rule, value, damping in rules:
-        yield rule, value, (turned / (values + damping(values))) @ vectors.T
+        yield rule, value, (turned / (values + damping(every))) @ back
 
 
 def by_freedom(values: Tensor, part: float) -> float:
@@ -138,7 +160,7 @@ def _figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             if row["rule"] == rule and (
                 "+" in row["measurements"] or row["method"] != "kernel-retrac"
             ):
-                name = f"{row['method']}, {row['draws']}"
+                name = _named(row, rows)
                 lines.setdefault(name, []).append(
                     (row["value"], Interval.from_json(row["lds"]).value)
                 )
@@ -146,15 +168,24 @@ def _figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             axes.plot(*zip(*sorted(points), strict=True), marker="o", markersize=3, label=name)
         axes.set_xscale("log")
         axes.set_xlabel(
-            "λ / mean squared norm" if rule == "share" else "degrees of freedom / samples",
+            "λ / mean squared norm" if rule == "share" else "degrees of freedom / rank",
             color=INK,
         )
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("LDS on the development bank", color=INK)
+    panels[0].set_ylabel("LDS", color=INK)
     legend(figure, panels[0].get_lines())
     head(figure, "How strongly should kernels be damped?")
     return figure
+
+
+def _named(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """What tells a line from the others."""
+    about = {"samples": "{} samples", "draws": "{}", "numbers": "{} numbers"}
+    differ = [
+        text.format(row[key]) for key, text in about.items() if len({r[key] for r in rows}) > 1
+    ]
+    return ", ".join((row["method"], *differ))
 
 
 if __name__ == "__main__":

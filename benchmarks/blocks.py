@@ -19,7 +19,9 @@ from torch.nn.functional import normalize
 import retrac
 from retrac.attribution.plan import Plan
 from retrac.attribution.query_gradients import gradients_by_timestep
+from retrac.diffusion.shown import Seen
 from retrac.files import write_json
+from retrac.gradients import LayerGroups
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ def main(settings: Settings) -> None:
         [np.flatnonzero(labels == label)[: settings.per_label] for label in np.unique(labels)]
     )
     model = run.checkpoints[-1].load(run.shape)
+    groups = LayerGroups.of(name for name, _ in model.named_parameters())
     plan = Plan(torch.tensor(settings.timesteps), settings.noises, seed=0)
     blocks: dict[str, list[Tensor]] = {}
     steps = len(settings.timesteps)
@@ -50,14 +53,14 @@ def main(settings: Settings) -> None:
         gradients, _ = gradients_by_timestep(
             model,
             run.objective,
-            image.expand(steps, -1, -1, -1),
+            Seen(image.expand(steps, -1, -1, -1)),
             plan.timesteps,
             plan.draw(image),
             settings.noises,
         )
         parts: dict[str, list[Tensor]] = {}
         for name, (_, values) in gradients.items():
-            parts.setdefault(_block(name), []).append(values)
+            parts.setdefault(groups.names[groups.place[name]], []).append(values)
         for block, values_of in parts.items():
             blocks.setdefault(block, []).append(torch.cat(values_of, 1))
     stacked = {block: torch.stack(rows) for block, rows in blocks.items()}
@@ -75,11 +78,6 @@ def main(settings: Settings) -> None:
     Console().print(table)
     if settings.output is not None:
         write_json(settings.output, {"timesteps": list(settings.timesteps), "blocks": found})
-
-
-def _block(name: str) -> str:
-    first, *rest = name.split(".")
-    return f"{first}.{rest[0]}" if first in ("down_blocks", "up_blocks") else first
 
 
 def _own(rows: Tensor, labels: np.ndarray, k: int) -> float:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import retrac
 from retrac.attribution.attribution import Attribution
 from retrac.attribution.build_index import build_index
-from retrac.attribution.config import FeatureConfig, IndexConfig, PlanConfig
+from retrac.attribution.config import AttributeConfig, FeatureConfig, IndexConfig, PlanConfig
+from retrac.attribution.engine import Engine
 from retrac.attribution.layer_weights import LayerWeights, learnt, learnt_from
 from retrac.errors import RetracError
 from retrac.training.run import Run
@@ -35,9 +36,8 @@ def weights(result: Attribution) -> LayerWeights:
     """Some, other for each method."""
     names = map(str, result.dataset["layer"].values)
     each = {name: 0.5 + number for number, name in enumerate(names)}
-    return LayerWeights(
-        {m: {n: w + 0.1 * i for n, w in each.items()} for i, m in enumerate(METHODS)}
-    )
+    found = {m: {n: w + 0.1 * i for n, w in each.items()} for i, m in enumerate(METHODS)}
+    return LayerWeights(str(FEW["parameters"]), found)
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
@@ -73,8 +73,9 @@ def test_weights_weigh_layers_shares(
         tiny_run, "train:2", METHODS, by_layer=True, layer_weights=tmp_path / "w.json", **FEW
     )
     for method in METHODS:
-        factors = weights.of(method, list(result.dataset["layer"].values))
-        expected = result.layers(method).values * factors[:, None, None]
+        layers = result.layers(method)
+        factors = [weights.by_method[method][name] for name in layers["layer"].values]
+        expected = layers.values * np.array(factors)[:, None, None]
         assert_close(found.layers(method).values, expected)
         assert_close(found.scores_of(method).values, expected.sum(0))
         assert_close(found.parts(method).sum(0), expected.sum(0))
@@ -97,37 +98,55 @@ def test_an_index_takes_weights_too(weights: LayerWeights, own_run: Path, tmp_pa
     total = np.zeros_like(plain.scores.values)
     for half in range(2):
         some = {name: float(at % 2 == half) for at, name in enumerate(weights.by_method["retrac"])}
-        LayerWeights(dict.fromkeys(chosen, some)).write(tmp_path / "some.json")
+        LayerWeights(parameters, dict.fromkeys(chosen, some)).write(tmp_path / "some.json")
         total += scored(tmp_path / "some.json").scores.values
     for place in range(len(chosen)):
         assert_close(total[place], plain.scores.values[place])
 
 
-def test_what_weights_do_not_fit_is_refused(
-    weights: LayerWeights, tiny_run: Run, tmp_path: Path
-) -> None:
-    def refused(match: str, content: str, methods: tuple[str, ...] = ("tracin",)) -> None:
-        (tmp_path / "w.json").write_text(content)
-        for chosen in methods:
-            with pytest.raises(RetracError, match=match):
-                retrac.attribute(
-                    tiny_run, "train:2", (chosen,), layer_weights=tmp_path / "w.json", **FEW
-                )
+def test_what_weights_do_not_fit_is_refused(tiny_run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "w.json"
 
-    both = ("tracin", "kernel-retrac")
+    def refused(match: str, content: str) -> None:
+        path.write_text(content)
+        for chosen in ("tracin", "kernel-retrac"):
+            with pytest.raises(RetracError, match=match):
+                Engine.of(tiny_run, AttributeConfig((chosen,), layer_weights=path))
+
+    def content(method: str, **weights: object) -> str:
+        return json.dumps({"parameters": ".*", "weights": {method: weights}})
+
     refused("w.json does not hold a JSON object", "[]")
     refused("w.json holds no weights of layers", "{}")
-    refused("w.json holds no weights of layers", '{"weights": {"tracin": {"a": "much"}}}')
-    refused("a weight that is no number", '{"weights": {"tracin": {"a": NaN}}}')
-    refused("has weights for adam, not for ", '{"weights": {"adam": {"a": 1}}}', both)
-    other = json.dumps({"weights": {name: {"conv_in": 1} for name in both}})
-    refused("is of another network, or of other --parameters: 'conv_in'", other, both)
+    refused("w.json holds no weights of layers", content("tracin", conv_in="much"))
+    refused("a weight that is no number", content("tracin", conv_in=float("nan")))
+    refused("has weights for adam, not for ", content("adam", conv_in=1))
+    refused("learnt with --parameters 'conv', and now ", content("x").replace(".*", "conv"))
+    both = {name: {"conv_in": 1, "other": 1} for name in ("tracin", "kernel-retrac")}
+    refused("is of another network: ", json.dumps({"parameters": ".*", "weights": both}))
     with pytest.raises(RetracError, match=r"none\.json does not exist"):
-        retrac.attribute(tiny_run, "train:2", ("tracin",), layer_weights=tmp_path / "none.json")
-    with pytest.raises(RetracError, match="attribute again with --by-layer"):
-        learnt_from(retrac.attribute(tiny_run, "train:2", ("tracin",), **FEW))
+        Engine.of(tiny_run, AttributeConfig(layer_weights=tmp_path / "none.json"))
     with pytest.raises(RetracError, match="--by-layer does not go with --index"):
-        retrac.attribute(tiny_run, "train:2", ("tracin",), by_layer=True, index=True)
+        AttributeConfig(by_layer=True, index=True)
+
+
+def test_weights_are_learnt_from_layers_without_weights(result: Attribution, tiny_run: Run) -> None:
+    found = learnt_from(result, 3)
+    assert found.parameters == FEW["parameters"]
+    assert set(found.by_method) == set(METHODS)
+    weighted = Attribution(result.dataset, {**result.config, "layer_weights": {}})
+    with pytest.raises(RetracError, match="are weighted already"):
+        learnt_from(weighted, 3)
+    with pytest.raises(RetracError, match="attribute again with --by-layer"):
+        learnt_from(Attribution(result.dataset.drop_vars("layer_score"), result.config), 3)
+
+
+def test_a_single_group_is_the_score(tiny_run: Run) -> None:
+    for name in ("tracin", "ekfac", "kernel-retrac"):
+        some = {**FEW, "checkpoints": [6], "parameters": "conv_out"}
+        found = retrac.attribute(tiny_run, "train:1", (name,), by_layer=True, **some)
+        assert list(found.dataset["layer"].values) == ["conv_out"]
+        assert_close(found.layers(name).values[0], found.scores_of(name).values)
 
 
 def speaking(groups: int = 4, queries: int = 6, samples: int = 40) -> np.ndarray:

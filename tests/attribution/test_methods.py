@@ -267,6 +267,44 @@ def test_a_method_of_another_package_is_scored_like_any_other(
     assert found.scores_of("mean").any()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metric": DampedKernel(0.2)},
+        {"metric": UnitNorm()},
+        {"measurements": (output_mean,)},
+        {"unit_samples": True},
+        {"draws": Draws.TIMESTEPS},
+    ],
+)
+def test_a_method_that_is_changed_has_other_results(
+    change: dict[str, Any], tiny_run: Run, install: Callable[..., None]
+) -> None:
+    """Whatever decides scores is told, so that nobody is given those of an earlier record."""
+
+    def settings(method: Method) -> dict[str, Any]:
+        install(method)
+        return Engine.of(tiny_run, AttributeConfig(("another",), features=FEW)).settings
+
+    first = another(metric=DampedKernel(0.1), draws=Draws.AVERAGE)
+    told = settings(first)
+    assert settings(dataclasses.replace(first, title="Other words")) == told
+    assert settings(dataclasses.replace(first, **change)) != told
+
+
+def test_other_grids_and_weights_are_told(
+    tiny_run: Run, install: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = AttributeConfig(("kernel-retrac",), features=FEW)
+    told = Engine.of(tiny_run, few).settings
+    monkeypatch.setitem(retrac.attribution.config.GRIDS, "small", (4, 2))
+    assert Engine.of(tiny_run, few).settings != told
+    install(another())
+    plain = Engine.of(tiny_run, AttributeConfig(("another",))).settings
+    install(another(weight=inverse_norm))
+    assert Engine.of(tiny_run, AttributeConfig(("another",))).settings != plain
+
+
 def test_what_is_no_method_is_refused(install: Callable[..., None]) -> None:
     install(another(name="fine"), "kernel")
     with pytest.raises(RetracError, match=r"'package:thing' must name a retrac\.Method"):

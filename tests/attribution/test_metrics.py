@@ -79,6 +79,16 @@ def test_a_kernel_does_not_know_the_scale_of_a_layer() -> None:
     torch.testing.assert_close(loudly, quietly)
 
 
+def test_many_samples_in_single_precision_are_fitted_as_in_double() -> None:
+    """λ is a small share of the sum of all products, and must not drown in it."""
+    common, stream = torch.randn(1, 8), torch.Generator().manual_seed(0)
+    samples = 3 * common + 0.01 * torch.randn(60_000, 8, generator=stream)
+    queries = 0.01 * torch.randn(4, 8, generator=stream)
+    single = damped_inverse(samples, 1e-3)(queries)
+    double = damped_inverse(samples.double(), 1e-3)(queries.double())
+    torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-7 * double.abs().max())
+
+
 def test_vectors_of_zeros_stay_so() -> None:
     queries = torch.zeros(2, 30)
     for metric in (Identity(), UnitNorm(), DampedKernel(0.3), DampedKernel(0.3, by_layer=True)):

@@ -134,6 +134,24 @@ def test_distinct_lists_of_unlabelled_queries_are_read_with_care(
         assert found["rows"] and ("Not all queries have a label" in found["note"]) == cautious
 
 
+@pytest.mark.parametrize("methods", [("kernel-retrac", "tracin"), ("kernel-retrac",)])
+def test_methods_that_compare_features_are_evaluated_beside_others_and_alone(
+    methods: tuple[str, ...], own_run: Path, retrac: Command
+) -> None:
+    few = ("--draws", "small", "--layer-numbers", 8, "--moved", 4, "--moved-queries", 2)
+    told = retrac("evaluate", own_run, "--queries", "train:3", *SMALL, "--methods", *methods, *few)
+    assert told.code == 0, told.err
+    (file,) = (own_run / "attributions").glob("*/evaluation.json")
+    sections = sections_of(file)
+    moved = sections["Intervention"]
+    if "tracin" in methods:
+        assert "tracin" in json.dumps(moved) and "kernel-retrac" not in json.dumps(moved)
+    else:
+        assert "no method here adds up events" in json.dumps(moved)
+        assert "no method here adds up events" in json.dumps(sections["Bias of norms"])
+    assert "kernel-retrac" in json.dumps(sections["Targeting"])
+
+
 @pytest.fixture(scope="module")
 def planted_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 digits and 6 images of noise. Attributions may be added."""

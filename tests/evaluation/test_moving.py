@@ -1,11 +1,14 @@
 """The intervention: the same samples at another timestep."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from retrac.attribution.attribute import attribution_of
 from retrac.attribution.config import AttributeConfig, PlanConfig
 from retrac.attribution.queries import open_queries
+from retrac.errors import RetracError
 from retrac.evaluation.bias import loudest_timestep
 from retrac.evaluation.moving import Moving, loudest_moments, moved_scores
 from retrac.training.run import Run
@@ -21,8 +24,20 @@ def test_a_sample_that_is_moved_to_where_it_was_keeps_its_scores(tiny_run: Run) 
     moment = int(found.dataset["train_timestep"].values[0, sample, 0])
     samples = np.array([sample, 3])
     moved = moved_scores(tiny_run, WAY, queries, samples, {6: moment})
-    np.testing.assert_allclose(moved[..., 0], found.scores.values[..., sample], rtol=1e-4)
-    assert not np.allclose(moved[..., 1], found.scores.values[..., 3], rtol=1e-2)
+    assert tuple(moved) == PUBLISHED
+    for name, values in moved.items():
+        scores = found.scores_of(name).values
+        np.testing.assert_allclose(values[:, 0], scores[:, sample], rtol=1e-4)
+        assert not np.allclose(values[:, 1], scores[:, 3], rtol=1e-2)
+
+
+def test_methods_without_events_have_nothing_to_move(tiny_run: Run) -> None:
+    queries, some = open_queries(tiny_run, "train:2"), np.array([3])
+    both = dataclasses.replace(WAY, methods=("kernel-retrac", "tracin"))
+    assert list(moved_scores(tiny_run, both, queries, some, {6: 10})) == ["tracin"]
+    alone = dataclasses.replace(WAY, methods=("kernel-retrac",))
+    with pytest.raises(RetracError, match="no method here adds up events"):
+        moved_scores(tiny_run, alone, queries, some, {6: 10})
 
 
 def test_the_loudest_timestep_is_the_middle_of_the_loudest_part() -> None:

@@ -40,6 +40,13 @@ def test_what_all_names_begin_with_does_not_count(names, groups):
     assert LayerGroups.of(names).names == groups
 
 
+def test_some_parameters_keep_their_groups_names():
+    names = ("down.0.a.w", "mid.a.w", "mid.b.w", "up.0.a.w")
+    some = LayerGroups.of(names).of_some({"mid.b.w", "up.0.a.w"})
+    assert some.names == ("mid", "up.0")
+    assert some.place == {"mid.b.w": 0, "up.0.a.w": 1}
+
+
 NAME = st.lists(st.sampled_from(["a", "b", "0", "1"]), min_size=1, max_size=5).map(".".join)
 
 

@@ -320,7 +320,7 @@ def test_a_method_without_opponents_shows_none(make_attribution):
     attribution = with_kernel(make_attribution)
     page = tree(render(attribution, 5))
     assert len(listed(page, 0)) == 3  # proponents of both, opponents of TracIn
-    assert "a low score of Kernel ReTrac says nothing" in page.words()
+    assert "but not by Kernel ReTrac, where low scores say nothing" in page.words()
     assert "The opposite" not in page.words()
 
 

@@ -34,6 +34,8 @@ from retrac.training.state import read_tensors
 
 CURVATURE = "curvature"
 """Folder of a run's curvature, a file for each checkpoint and choice of parameters."""
+FORMAT = 2
+"""Of a curvature: another meaning of its numbers has another one."""
 EIGENBASIS_EVENTS, EIGENVALUE_EVENTS = 4, 4
 """Events of each sample at which either is measured."""
 
@@ -75,7 +77,8 @@ def curvature_place(scorer: Scorer, replay: Replay) -> Path:
     """The file of a checkpoint's curvature."""
     run, epoch = scorer.run, replay.checkpoint.epoch
     precision = scorer.config.compute.precision
-    about = (run.identity, scorer.pattern, precision, EIGENBASIS_EVENTS, EIGENVALUE_EVENTS)
+    events = (EIGENBASIS_EVENTS, EIGENVALUE_EVENTS)
+    about = (FORMAT, run.identity, scorer.pattern, precision, *events)
     return run.path / CURVATURE / f"epoch-{epoch:04d}-{digest(*about)[:12]}.safetensors"
 
 

@@ -16,6 +16,7 @@ from retrac.attribution.methods import Draws
 from retrac.attribution.parts import Parts
 from retrac.attribution.scorer import Scorer
 from retrac.attribution.stored_plan import StoredPlan, stored_plans
+from retrac.errors import RetracError
 from retrac.fingerprints import digest
 from retrac.store.index import Index
 from retrac.training.run import Run
@@ -32,7 +33,8 @@ class Scores:
         layers: by method `[L, Q, N]`, what each group of layers adds to its scores, if wanted.
         layer_names: L of them.
         intervals: what was found on the way by methods that add up intervals.
-        exact: indices of the samples whose scores no sketch stands behind.
+        exact: indices of the samples whose scores were not estimated from a store; of an index,
+            by methods that add up intervals.
     """
 
     score: np.ndarray
@@ -70,23 +72,41 @@ class Engine:
         settled = config if index is None else as_indexed(config, index, run)
         scorer = Scorer.of(run, settled)
         last = Scorer.of(run, settled, Draws.LAST)
+        scorer.refuse_unfit_weights()
+        if settled.exact_top and not scorer.methods:
+            raise RetracError(
+                "--exact-top scores candidates again by the events of training, which none of "
+                f"{', '.join(settled.methods)} adds up: leave it out"
+            )
         plans = feature_plans(scorer) if index is None else stored_plans(scorer, index)
         return Engine(scorer, last, index, plans)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the scores of whatever is asked, as JSON values."""
-        settings = {**self.scorer.settings, "methods": list(self.scorer.config.methods)}
-        if self.plans:
-            settings["features"] = [plan.settings for plan in self.plans]
+        chosen = self.scorer.config.chosen
+        settings = {
+            **self.scorer.settings,
+            "methods": [method.name for method in chosen],
+            "records": {method.name: method.identity for method in chosen},
+        }
+        features = [plan.settings for plan in self.plans]
+        if self.last.methods:
+            (replay,) = self.last.replays
+            names = [method.name for method in self.last.methods]
+            features.append({"methods": names, "visits": list(replay.epochs)})
+        if features:
+            settings["features"] = features
         if self.index is None:
             return settings
-        chosen = {method.draws.value for method in self.scorer.config.chosen}
-        layouts = [self.index.config["features"][name]["sketch"] for name in sorted(chosen)]
+        stored = [
+            self.index.config["features"][each] for each in sorted({m.draws.value for m in chosen})
+        ]
         about = {
             "kind": self.index.config["kind"],
-            "sketches": [digest(layout) for layout in layouts],
-            "size": max(layout["size"] for layout in layouts),
+            "precision": self.index.config.get("precision"),
+            "features": [digest(feature) for feature in stored],
+            "size": max(feature["sketch"]["size"] for feature in stored),
         }
         return {**settings, "index": about, "exact_top": self.scorer.config.exact_top}
 
@@ -107,7 +127,7 @@ class Engine:
         score = np.zeros((len(names), len(scorer.replays), len(queries), size), np.float32)
         groups: dict[str, np.ndarray] = {}
         layers: dict[str, np.ndarray] = {}
-        intervals, exact = None, np.arange(size)
+        intervals, exact = None, np.arange(size if self.index is None else 0)
         if scorer.methods:
             intervals, exact = self._intervals(queries, parts)
             for place, method in enumerate(scorer.methods):

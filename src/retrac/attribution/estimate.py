@@ -71,8 +71,11 @@ def estimate_attribution(
     """
     engine = Engine.of(run, config)
     if output.exists():
-        settings = engine.settings if generated else engine.settings_for(queries)
-        refuse_other(output, open_result(output, KIND)[1], settings)
+        earlier = open_result(output, KIND)[1]
+        if generated:
+            refuse_other(output, earlier, engine.settings, ("queries", "query_guidance", "until"))
+        else:
+            refuse_other(output, earlier, engine.settings_for(queries), ("until",))
         return None
     there, every = kept_beside(output), np.arange(len(run.dataset))
     found: list[Estimate | None] = []
@@ -241,7 +244,7 @@ def _exact(scorer: Scorer, queries: Queries, samples: np.ndarray, output: Path) 
     last = scorer.replays[-1]
     some = samples[: max(1, work.split.batch // len(last.epochs))]
     costs = _exact_costs(scorer, _some(queries, work.split.queries), some, work.split)
-    return _needs(scorer, queries, len(samples), costs.seconds(todo))
+    return _needs(scorer, queries, len(samples), costs.seconds(todo), work.layers)
 
 
 def _by_index(scorer: Scorer, queries: Queries, index: Index, output: Path) -> Estimate | None:
@@ -317,10 +320,13 @@ def _exact_passes(todo: Left, split: Split) -> float:
     return passes(todo.draws, draws) + passes(todo.visits, split.batch)
 
 
-def _needs(scorer: Scorer, queries: Queries, samples: int, seconds: float) -> Estimate:
+def _needs(
+    scorer: Scorer, queries: Queries, samples: int, seconds: float, layers: int = 0
+) -> Estimate:
     """With the memory and space that scores take, as pieces and as a whole."""
     visits = sum(len(replay.epochs) for replay in scorer.replays)
     kept = len(scorer.replays) + 1 + (scorer.groups if scorer.groups > 1 else 0)  # with errors
+    kept += layers * (len(scorer.replays) + 1)
     pairs = len(scorer.methods) * kept * len(queries) * samples
     scores = FLOAT * pairs + 3 * FLOAT * visits * samples
     return Estimate(seconds, peak_bytes(scorer.device.type) + 3 * scores, 2 * scores)

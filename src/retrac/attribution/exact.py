@@ -62,7 +62,9 @@ class ExactWork:
         self.scorer = scorer
         self.queries = queries
         self.samples = samples
-        split: Split = scorer.split(scorer.model(scorer.replays[-1]), len(queries))
+        model = scorer.model(scorer.replays[-1])
+        self.layers = len(scorer.layers(model).names) if scorer.config.by_layer else 0
+        split: Split = scorer.split(model, len(queries))
         begun = [size for size in _block_sizes(there) if size <= split.queries]
         size = max(begun, default=split.queries)
         self.split = replace(split, queries=size)

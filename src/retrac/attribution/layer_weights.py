@@ -27,9 +27,11 @@ class LayerWeights:
     """Of each group of layers, by method; 1 on average.
 
     Attributes:
+        parameters: regular expression of the names of those that counted.
         by_method: the weights by group.
     """
 
+    parameters: str
     by_method: Mapping[str, Mapping[str, float]]
 
     @staticmethod
@@ -46,15 +48,29 @@ class LayerWeights:
                 str(method): {str(name): float(value) for name, value in weights.items()}
                 for method, weights in content["weights"].items()
             }
+            parameters = str(content["parameters"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RetracError(f"{path} holds no weights of layers ({error}): {advice}") from error
         if not all(np.isfinite(list(weights.values())).all() for weights in found.values()):
             raise RetracError(f"{path} has a weight that is no number: {advice}")
-        return LayerWeights(found)
+        return LayerWeights(parameters, found)
 
     def write(self, path: Path) -> None:
         """Write a JSON file."""
-        write_json(path, {"weights": {name: dict(each) for name, each in self.by_method.items()}})
+        weights = {name: dict(each) for name, each in self.by_method.items()}
+        write_json(path, {"parameters": self.parameters, "weights": weights})
+
+    def refuse_other_parameters(self, parameters: str) -> None:
+        """Refuse weights that were learnt while other parameters counted.
+
+        Raises:
+            RetracError: they were.
+        """
+        if parameters != self.parameters:
+            raise RetracError(
+                f"--layer-weights was learnt with --parameters {self.parameters!r}, and now "
+                f"{parameters!r} count"
+            )
 
     def of(self, method: str, layers: Sequence[str]) -> np.ndarray:
         """Those of a method, float32 `[L]`.
@@ -69,8 +85,7 @@ class LayerWeights:
         if set(known) != set(layers):
             other = min(set(known) ^ set(layers))
             raise RetracError(
-                f"--layer-weights is of another network, or of other --parameters: {other!r} is "
-                "in one of both alone"
+                f"--layer-weights is of another network: {other!r} is in one of both alone"
             )
         return np.array([known[name] for name in layers], np.float32)
 
@@ -81,12 +96,14 @@ def learnt_from(result: Attribution, k: int = 10) -> LayerWeights:
     Raises:
         RetracError: they were not, or as `learnt`.
     """
+    if "layer_weights" in result.config:
+        raise RetracError("these scores are weighted already: learn from scores without weights")
     found = {}
     for method in result.methods:
         layers = result.layers(method)
         names = map(str, layers["layer"].values)
         found[method] = dict(zip(names, map(float, learnt(layers.values, k)), strict=True))
-    return LayerWeights(found)
+    return LayerWeights(str(result.config["parameters"]), found)
 
 
 def learnt(contributions: np.ndarray, k: int = 10, evenness: float = EVENNESS) -> np.ndarray:

@@ -7,7 +7,7 @@ add methods by the entry point `retrac.methods` (docs/adding-a-method.md). Free 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from enum import Enum
 from functools import cache
 from importlib.metadata import entry_points
@@ -99,6 +99,16 @@ class Method:
         return self.metric.separable and not self.unit_samples
 
     @property
+    def identity(self) -> str:
+        """What decides its scores beside draws and parameters: tells methods of one name apart."""
+        measured = "+".join(measurement.__name__ for measurement in self.measurements)
+        metrics = (self.metric, self.parameter_metric)
+        chosen = [repr(each) if is_dataclass(each) else type(each).__name__ for each in metrics]
+        unit = ", unit samples" if self.unit_samples else ""
+        draws, weight = self.draws.value, self.weight.__name__
+        return f"{measured} at {draws}, weight {weight}, {', '.join(chosen)}{unit}"
+
+    @property
     def feature(self) -> Feature:
         """What it has in common with methods that share its pass."""
         return Feature(self.draws, self.measurements)
@@ -112,6 +122,10 @@ EXPECTED_ESTIMAND = (
     "By how much a training that had the sample more often would be expected to fit the query "
     "better, a mean over events and seeds."
 )
+VISITED_ESTIMAND = (
+    f"{EXPECTED_ESTIMAND[:-1]}; from the run's own visits where its events are known, else from "
+    "draws that replay nothing."
+)
 
 _RECORDS = (
     Method(
@@ -119,7 +133,7 @@ _RECORDS = (
         title="Kernel ReTrac",
         about="Compares gradients of the loss and of the output at each timestep and in each layer "
         "on its own, and discounts directions that most samples share: a damped kernel for each.",
-        estimand=EXPECTED_ESTIMAND,
+        estimand=VISITED_ESTIMAND,
         source="ours; one kernel for each timestep and layer of TRAK's (Park et al. 2023, eq. 13)",
         measurements=(loss, output_mean, output_square),
         draws=Draws.TIMESTEPS,
@@ -213,6 +227,7 @@ LDS: Mapping[str, float] = {
     "trak": 0.57,
     "d-trak": 0.57,
     "ekfac": 0.72,
+    "adam": 0.51,
     "cosine": 0.25,
 }
 """Of methods as they come, on the benchmark (docs/leaderboard.md)."""
@@ -224,9 +239,9 @@ def _foretold(name: str) -> str:
     if name not in LDS:
         return ""
     return (
-        "On the benchmark of retrained models, its sums over halves of the training set correlate "
-        f"{LDS[name]:.2f} with what models really lost ({LDS_BOUND:.2f} is the most that is "
-        f"possible; nearness in pixels: {LDS_PIXELS:.2f})."
+        "As it comes, on the benchmark of retrained models, its sums over halves of the training "
+        f"set correlate {LDS[name]:.2f} with what models really lost ({LDS_BOUND:.2f} is the most "
+        f"that is possible; nearness in pixels: {LDS_PIXELS:.2f})."
     )
 
 

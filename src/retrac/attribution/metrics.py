@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 if TYPE_CHECKING:
     from torch import Tensor
 
+CHUNK = 4096
+"""Columns that are in float64 at a time."""
+
 Transform: TypeAlias = "Callable[[Tensor], Tensor]"
 """Queries' vectors `[Q, d]` -> `[Q, d]`."""
 
@@ -105,7 +108,7 @@ def damped_inverse(samples: "Tensor", damping: float) -> Transform:
 
     count, size = samples.shape
     primal = size <= count
-    gram = (samples.mT @ samples if primal else samples @ samples.mT).double()
+    gram = _gram(samples.mT if primal else samples)
     strength = damping * float(gram.diagonal().sum()) / count  # both have the same trace
     if strength == 0:
         return torch.zeros_like
@@ -118,10 +121,28 @@ def damped_inverse(samples: "Tensor", damping: float) -> Transform:
     def inverse(queries: "Tensor") -> "Tensor":
         if primal:
             return solve(queries).to(queries)
-        coefficients = solve(queries @ samples.mT).to(queries)
-        return (queries - coefficients @ samples) / strength
+        coefficients = solve(queries @ samples.mT)
+        return torch.cat(
+            [
+                ((asked.double() - coefficients @ held.double()) / strength).to(queries)
+                for asked, held in zip(
+                    queries.split(CHUNK, 1), samples.split(CHUNK, 1), strict=True
+                )
+            ],
+            1,
+        )
 
     return inverse
+
+
+def _gram(rows: "Tensor") -> "Tensor":
+    """Products `[n, n]` of rows `[n, m]`, added up in float64: λ is a small share of their sum."""
+    first, *others = rows.split(CHUNK, 1)
+    total = first.double() @ first.double().mT
+    for part in others:
+        wide = part.double()
+        total.addmm_(wide, wide.mT)
+    return total
 
 
 def inverse_norms(vectors: "Tensor") -> "Tensor":

@@ -95,6 +95,7 @@ def adam_scales(checkpoint: Path, model: "nn.Module") -> "dict[str, Tensor]":
     Raises:
         RetracError: the checkpoint has no such state.
     """
+    from retrac.gradients.precision import summed_in
     from retrac.training.state import OPTIMIZER, read_tensors
 
     path = checkpoint / OPTIMIZER
@@ -115,5 +116,6 @@ def adam_scales(checkpoint: Path, model: "nn.Module") -> "dict[str, Tensor]":
                 "were trained by Adam"
             )
         corrected = moment.double() / (1 - BETA2 ** float(step))
-        scales[name] = (1 / (corrected.sqrt() + EPS)).to(parameter)
+        scale = 1 / (corrected.sqrt() + EPS)
+        scales[name] = scale.to(parameter.device, summed_in(parameter.dtype))
     return scales

@@ -41,20 +41,21 @@ class SampleScores:
         norms: float32 `[S, V]`, gradient norm of each replayed visit.
         timesteps: int64 `[S, V]`.
         groups: float32 `[M, G, Q, S]`, what each group of visits adds to the scores.
-        layers: float32 `[M, L, Q, S]`, what each group of layers adds; L is 1 for all layers.
+        layers: float32 `[M, L, Q, S]`, what each group of layers adds; None where nobody asks.
     """
 
     scores: np.ndarray
     norms: np.ndarray
     timesteps: np.ndarray
     groups: np.ndarray
-    layers: np.ndarray
+    layers: np.ndarray | None
 
     def arrays(self) -> dict[str, np.ndarray]:
         """By name; a single group is the scores."""
         found = {"scores": self.scores, "norms": self.norms, "timesteps": self.timesteps}
-        more = {"groups": self.groups, "layers": self.layers}
-        return found | {name: values for name, values in more.items() if values.shape[1] > 1}
+        if self.groups.shape[1] > 1:
+            found["groups"] = self.groups
+        return found if self.layers is None else {**found, "layers": self.layers}
 
 
 def sample_scores(
@@ -118,7 +119,7 @@ def sample_scores(
         norms.T.numpy(),
         visits.timesteps.view(epochs, count).T.numpy(),
         each.sum(2).numpy(),
-        each.sum(1).numpy(),
+        None if layers is None else each.sum(1).numpy(),
     )
 
 

@@ -86,6 +86,7 @@ class Scorer:
         """What decides the scores, as JSON values."""
         return {
             "methods": [method.name for method in self.methods],
+            "records": {method.name: method.identity for method in self.methods},
             "checkpoints": [replay.checkpoint.epoch for replay in self.replays],
             "replay": self.config.replay,
             "parameters": self.pattern,
@@ -100,8 +101,9 @@ class Scorer:
         by_layer = {"by_layer": True} if self.config.by_layer else {}
         if self.layer_weights is None:
             return by_layer
-        weights = {name: dict(each) for name, each in self.layer_weights.by_method.items()}
-        return {**by_layer, "layer_weights": weights}
+        weights = self.layer_weights.by_method
+        chosen = {name: dict(weights[name]) for name in self.config.methods if name in weights}
+        return {**by_layer, "layer_weights": chosen}
 
     @property
     def weights(self) -> list[Weight]:
@@ -155,8 +157,22 @@ class Scorer:
 
     def layers(self, model: nn.Module) -> LayerGroups:
         """The groups of layers of a network that `model` gave."""
-        named = model.named_parameters()
-        return LayerGroups.of(name for name, parameter in named if parameter.requires_grad)
+        named = dict(model.named_parameters())
+        trained = {name for name, parameter in named.items() if parameter.requires_grad}
+        return LayerGroups.of(named).of_some(trained)
+
+    def refuse_unfit_weights(self) -> None:
+        """Refuse weights of layers that do not fit, before anything is computed.
+
+        Raises:
+            RetracError: they are of other methods, parameters or networks.
+        """
+        if self.layer_weights is None:
+            return
+        self.layer_weights.refuse_other_parameters(self.pattern)
+        names = self.layers(self.model(self.replays[-1])).names
+        for method in self.config.methods:
+            self.layer_weights.of(method, names)
 
     def rows(self, model: nn.Module) -> int:
         """Images in a pass that holds no directions."""
@@ -189,31 +205,20 @@ class Scorer:
 
     def _turned(self, directions: Directions, model: nn.Module, replay: Replay) -> Directions:
         """Directions `[M·Q]` under the methods' metrics."""
-        metrics = [method.parameter_metric for method in self.methods]
-        if not any(metrics):
-            return directions
-        return Directions.joined(
-            [
-                each if metric is None else metric.directions(self, model, replay)(each)
-                for metric, each in zip(metrics, directions.split(len(metrics)), strict=True)
-            ]
-        )
+        for method, each in zip(self.methods, directions.split(len(self.methods)), strict=True):
+            if method.parameter_metric is not None:
+                each.take(method.parameter_metric.directions(self, model, replay)(each))
+        return directions
 
     def _weighed(self, directions: Directions, model: nn.Module) -> Directions:
         """Directions `[M·Q]` with each group of layers as heavy as it is to be."""
         if self.layer_weights is None:
             return directions
         groups = self.layers(model)
-        shapes = {name: like for name, like in model.named_parameters() if name in groups.place}
-        lots = []
         for method, each in zip(self.methods, directions.split(len(self.methods)), strict=True):
             weights = self.layer_weights.of(method.name, groups.names)
-            factors = {
-                name: torch.full_like(like, float(weights[groups.place[name]]), requires_grad=False)
-                for name, like in shapes.items()
-            }
-            lots.append(each.scaled(factors))
-        return Directions.joined(lots)
+            each.weigh({name: float(weights[place]) for name, place in groups.place.items()})
+        return directions
 
     def visits(self, replay: Replay, samples: np.ndarray) -> Shown:
         """What training showed the network of some samples, in the epochs that are replayed."""

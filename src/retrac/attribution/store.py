@@ -15,8 +15,8 @@ from retrac.files import read_json, write_whole
 
 SCORES = "scores.zarr"
 CONFIG = "config.json"
-UNUSUAL = ("precision", "replay_back", "index", "exact_top", "until", "query_guidance")
-"""Settings that are told only where they are not the usual ones."""
+FACTS = ("run", "reached")
+"""What a result tells beside its settings."""
 
 
 def save_result(
@@ -89,20 +89,35 @@ def refuse_foreign(path: Path, kind: str) -> None:
     raise RetracError(f"{path} holds something other than an {kind}; choose another --output")
 
 
-def refuse_other(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def refuse_other(
+    path: Path,
+    found: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    unknown: Sequence[str] = (),
+) -> None:
     """Refuse to take a result for one of other settings.
+
+    Args:
+        path: of the result.
+        found: its settings and facts.
+        settings: that are wanted; what stands in one of both alone has the usual value in the
+            other.
+        unknown: names of settings that cannot be told yet.
 
     Raises:
         RetracError: they differ; says in what.
     """
-    usual = {name: None for name in UNUSUAL if name in found}
     differences = [
-        f"{name} was {found.get(name)}, now {'the usual' if value is None else value}"
-        for name, value in {**usual, **settings}.items()
-        if found.get(name) != value
+        f"{name} was {_told(found.get(name))}, now {_told(settings.get(name))}"
+        for name in {**found, **settings}
+        if name not in (*FACTS, *unknown) and found.get(name) != settings.get(name)
     ]
     if differences:
         raise RetracError(
             f"{path} holds a result of other settings ({'; '.join(differences)}): choose another "
             "--output, or delete it"
         )
+
+
+def _told(value: Any) -> Any:
+    return "the usual" if value is None else value

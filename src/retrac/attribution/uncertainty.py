@@ -25,8 +25,8 @@ from retrac.errors import RetracError
 MANY = 1e6
 """Degrees of freedom that are as good as infinitely many."""
 NO_ERROR = (
-    "a single checkpoint shows no error, unless several of its events are told apart: use more "
-    "--checkpoints, or --replay 2 or more without an index"
+    "a single checkpoint shows no error, unless several groups of its events or draws are told "
+    "apart: use more --checkpoints, or --replay 2 or more without an index"
 )
 REPEATS = 100
 """Draws from which certainty and repeatability are read."""

@@ -127,11 +127,9 @@ def refuse_untold(engine: Engine) -> None:
     if engine.scorer.config.exact_top:
         raise RetracError("--until does not go with --exact-top: each round would have others")
     (*others, last) = engine.scorer.replays
-    if (
-        engine.scorer.methods
-        and not others
-        and (engine.index is not None or last.checkpoint.epoch == 1)
-    ):
+    events = engine.scorer.methods and (engine.index is not None or last.checkpoint.epoch == 1)
+    draws = any(plan.source.parts < 2 for plan in engine.plans)
+    if (not others and events) or (draws and engine.index is not None):
         raise RetracError(NO_ERROR)
 
 

@@ -19,8 +19,8 @@ class Attribute:
     """The run folder."""
     asked: tyro.conf.OmitArgPrefixes[QueryConfig]
     output: Path | None = None
-    """Folder of the result. Default: RUN/attributions/QUERIES, with the plan, --replay,
-    --parameters, --precision and --index in its name where they are not the usual ones."""
+    """Folder of the result. Default: RUN/attributions/QUERIES, with whatever is not the usual
+    choice in its name."""
     config: tyro.conf.OmitArgPrefixes[AttributeConfig] = field(default_factory=AttributeConfig)
     until: float | None = None
     """Go on in rounds, each with draws and events of its own, until a repeat would give this share

@@ -40,8 +40,8 @@ class Benchmark:
     """Which parameters count: trained (all, or those of the LoRA that was trained), all, lora, or a
     regular expression that is found in their names."""
     scores: tuple[Path, ...] = ()
-    """Scores of other methods: .npy files of [48, 256] numbers, queries by samples; larger for
-    samples that taught the model the query."""
+    """Scores of other methods: .npy files of [48, 256] numbers (of the development bank [24,
+    256]), queries by samples; larger for samples that taught the model the query."""
     run: Path | None = None
     """Folder of the model; trained where it is not there yet. Default: runs/benchmark, or
     runs/development."""

@@ -73,8 +73,8 @@ def print_layers(result: Attribution, method: str, weights: Mapping[str, float],
     layers, scores = result.layers(method).values, result.scores_of(method).values
     first = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     each = np.take_along_axis(layers, first[None], 2).sum(2)  # [L, Q]
-    total = each.sum(0)
-    shares = (each / np.where(total == 0, 1, total)).mean(1)
+    total = each.sum()
+    shares = each.sum(1) / (total if total else 1)
     title = f"{method_name(method)}: what parts of the network add to the first {top}"
     table = Table("part", title=title, title_justify="left")
     table.add_column("share", justify="right")

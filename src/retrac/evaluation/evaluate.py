@@ -195,7 +195,7 @@ class Evaluation:
         moments = loudest_moments(timesteps, norms, epochs)
         moved = moved_scores(self.run, self.way, asked, samples, moments)
         found = {}
-        for name, values in zip(self.result.methods, moved, strict=True):
+        for name, values in moved.items():
             metric = Moving(samples, k)
             for before, after in zip(self.result.scores_of(name).values[some], values, strict=True):
                 metric.update(before, after)
@@ -247,6 +247,8 @@ class Evaluation:
         """Timesteps and gradient norms of the replayed visits, `[K, N, V]` each."""
         data = self.result.dataset
         timesteps, norms = data["train_timestep"].values, data["train_norm"].values.astype(float)
+        if norms.size == 0:
+            raise RetracError("no method here adds up events, whose norms could be looked at")
         if not np.isfinite(norms[timesteps >= 0]).all():
             raise RetracError("the norms of the samples' gradients are not known")
         return timesteps, norms

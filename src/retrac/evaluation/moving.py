@@ -17,6 +17,7 @@ from retrac.attribution.parts import Parts
 from retrac.attribution.replay import Replay
 from retrac.attribution.scorer import Scorer
 from retrac.diffusion.shown import Shown
+from retrac.errors import RetracError
 from retrac.evaluation.bias import loudest_timestep
 from retrac.evaluation.interval import Interval, mean_interval
 from retrac.training.run import Run
@@ -45,7 +46,7 @@ def moved_scores(
     queries: Queries,
     samples: np.ndarray,
     moments: Mapping[int, int],
-) -> np.ndarray:
+) -> dict[str, np.ndarray]:
     """Scores of samples as if they had been trained at other timesteps.
 
     Args:
@@ -56,11 +57,17 @@ def moved_scores(
         moments: checkpoint's epoch -> timestep.
 
     Returns:
-        float32 `[M, Q, S]`.
+        By method that adds up events, float32 `[Q, S]`.
+
+    Raises:
+        RetracError: there is no such method.
     """
     usual = Scorer.of(run, config)
+    if not usual.methods:
+        raise RetracError("no method here adds up events, which could be moved")
     moved = MovedScorer(**vars(usual), moments=moments)
-    return exact_scores(moved, queries, samples, Parts(None, {})).score.sum(1)
+    found = exact_scores(moved, queries, samples, Parts(None, {})).score.sum(1)
+    return dict(zip((method.name for method in usual.methods), found, strict=True))
 
 
 def loudest_moments(timesteps: np.ndarray, norms: np.ndarray, epochs: np.ndarray) -> dict[int, int]:

@@ -1,6 +1,6 @@
 """Groups of layers: the modules at a network's top, and the entries of its lists one by one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 WHOLE = "network"
@@ -31,6 +31,12 @@ class LayerGroups:
         groups = {name: _group(parts[common:]) for name, parts in modules.items()}
         names = tuple(dict.fromkeys(groups.values()))
         return LayerGroups(names, {name: names.index(group) for name, group in groups.items()})
+
+    def of_some(self, parameters: Container[str]) -> "LayerGroups":
+        """The groups of some of the parameters, under the same names."""
+        chosen = {name: self.names[at] for name, at in self.place.items() if name in parameters}
+        names = tuple(dict.fromkeys(chosen.values()))
+        return LayerGroups(names, {name: names.index(group) for name, group in chosen.items()})
 
 
 def layer_of(parameter: str) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-import torch
 from torch import Tensor
 
 
@@ -94,18 +93,8 @@ class Directions:
             self._rows[name] = (layout, rows)
         return rows
 
-    @staticmethod
-    def joined(parts: "Sequence[Directions]") -> "Directions":
-        """Several lots of directions of the same parameters, one after the other."""
-        first = parts[0]
-        rows = {
-            name: (layout, torch.cat([part.rows(name, layout) for part in parts]))
-            for name, (layout, _) in first._rows.items()
-        }
-        return Directions.from_rows(rows)
-
     def split(self, lots: int) -> "list[Directions]":
-        """Equal lots of consecutive directions."""
+        """Equal lots of consecutive directions, in the same memory."""
         size = self.count // lots
         return [
             Directions.from_rows(
@@ -116,6 +105,16 @@ class Directions:
             )
             for start in range(0, self.count, size)
         ]
+
+    def take(self, others: "Directions") -> None:
+        """Take the numbers of as many other directions, in the memory of these."""
+        for name, (layout, rows) in self._rows.items():
+            rows.copy_(others.rows(name, layout))
+
+    def weigh(self, weights: Mapping[str, float]) -> None:
+        """Multiply each parameter's numbers, in place."""
+        for name, (_, rows) in self._rows.items():
+            rows.mul_(weights[name])
 
     def scaled(self, factors: Mapping[str, Tensor]) -> "Directions":
         """Each parameter's numbers times factors of its shape."""

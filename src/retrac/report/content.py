@@ -156,7 +156,8 @@ def estimated(attribution: Attribution) -> str:
         )
     told = f"Scores are estimates from an index that holds each gradient in {numbers} numbers."
     exact = int(attribution.dataset["exact"].values.sum())
-    return told + (f" Those of the {exact:,} best candidates are exact." if exact else "")
+    again = f" Those of the {exact:,} best candidates are exact, by methods that add up events."
+    return told + (again if exact else "")
 
 
 def shown(asked: Sequence[Query], summed: Sequence[Summary]) -> set[int]:

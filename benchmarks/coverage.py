@@ -28,12 +28,14 @@ from retrac.attribution.asked import Queries
 from retrac.attribution.attribute import attribute
 from retrac.attribution.build_index import build_index
 from retrac.attribution.config import IndexConfig, PlanConfig
+from retrac.attribution.methods import by_events
 from retrac.attribution.queries import open_queries
 from retrac.attribution.uncertainty import CERTAIN, Uncertainty, in_first
 from retrac.files import write_json
 from retrac.training.run import Run
 
 LEVEL = 0.9
+METHODS = tuple(method.name for method in by_events())
 Repeats = tuple[str, int, list[Uncertainty]]
 """A method, how much effort each repeat took, and the repeats."""
 
@@ -93,7 +95,7 @@ def main(settings: Settings) -> None:
 def of_groups(run: Run, asked: Queries, settings: Settings) -> Iterator[Repeats]:
     """Disjoint groups of checkpoints."""
     build_index(run, IndexConfig())
-    found = attribute(run, asked, ("tracin", "retrac"), index=True)
+    found = attribute(run, asked, METHODS, index=True)
     for size in settings.sizes:
         for method, values in zip(found.methods, found.contributions.values, strict=True):
             used = values[settings.skip :]
@@ -109,7 +111,7 @@ def of_visits(run: Run, asked: Queries, settings: Settings) -> Iterator[Repeats]
             attribute(
                 run,
                 asked,
-                ("tracin", "retrac"),
+                METHODS,
                 checkpoints=(run.checkpoints[-1].epoch,),
                 replay=str(size),
                 replay_back=place,

@@ -24,7 +24,8 @@ from torch import Tensor
 from retrac.attribution.config import AttributeConfig, FeatureConfig
 from retrac.attribution.engine import Engine
 from retrac.attribution.feature_work import FeatureWork
-from retrac.attribution.methods import method_named
+from retrac.attribution.methods import method_named, methods
+from retrac.attribution.metrics import DampedKernel
 from retrac.evaluation.interval import Interval
 from retrac.evaluation.lds import Lds
 from retrac.evaluation.retraining import Retraining
@@ -36,7 +37,10 @@ from retrac.training.trained import TrainedRun
 RESULTS = Path(__file__).parent / "results"
 SHARES = tuple(float(f"{share:.3g}") for share in np.logspace(-3, 1, 13))
 FREEDOMS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
-METHODS = ("kernel-retrac", "trak", "d-trak")
+DAMPED = {name: each for name, each in methods().items() if isinstance(each.metric, DampedKernel)}
+BY_LAYER = tuple(name for name, method in DAMPED.items() if method.separable)
+SINGLE = tuple(name for name in DAMPED if name not in BY_LAYER)
+"""Methods with a kernel for each layer, and with a single one."""
 STEPS = 60
 """Halvings in the search for a λ with some degrees of freedom."""
 
@@ -51,9 +55,9 @@ class Settings:
     runs: Path = Path("runs")
     """Where the development bank's model is; trained where it is not there."""
     draws: tuple[str, ...] = ("visits", "medium")
-    """Draws of kernel-retrac; the last of them serve the other methods."""
+    """Draws of methods with a kernel for each layer."""
     numbers: tuple[int, ...] = (256,)
-    """Of each layer, for kernel-retrac."""
+    """Of each layer, for the same."""
     output: Path = RESULTS / "damping.json"
 
     def __call__(self) -> None:
@@ -79,8 +83,9 @@ class Settings:
         """Methods, their draws and numbers."""
         for draws in self.draws:
             for numbers in self.numbers:
-                yield METHODS[0], draws, numbers
-        for method in METHODS[1:]:
+                for method in BY_LAYER:
+                    yield method, draws, numbers
+        for method in SINGLE:
             yield method, "medium", 256
 
 
@@ -157,9 +162,7 @@ def _figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for axes, rule in zip(panels, ("share", "freedom"), strict=True):
         lines: dict[str, list[tuple[float, float]]] = {}
         for row in rows:
-            if row["rule"] == rule and (
-                "+" in row["measurements"] or row["method"] != "kernel-retrac"
-            ):
+            if row["rule"] == rule and ("+" in row["measurements"] or row["method"] in SINGLE):
                 name = _named(row, rows)
                 lines.setdefault(name, []).append(
                     (row["value"], Interval.from_json(row["lds"]).value)

@@ -16,14 +16,14 @@ import numpy as np
 import tyro
 
 from retrac.attribution.attribute import attribution_of
-from retrac.attribution.config import AttributeConfig, FeatureConfig
+from retrac.attribution.config import AttributeConfig
 from retrac.attribution.layer_weights import EVENNESS, learnt
+from retrac.attribution.methods import methods
 from retrac.evaluation.lds import Lds
 from retrac.evaluation.shipped import BENCHMARK, DEVELOPMENT, Shipped
 from retrac.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
-METHODS = ("kernel-retrac", "trak", "d-trak", "cosine", "retrac", "tracin")
 TRIED = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
@@ -37,10 +37,8 @@ class Settings:
         for bank, tried in ((DEVELOPMENT, TRIED), (BENCHMARK, (EVENNESS,))):
             shipped = Shipped.load(bank)
             run = shipped.trained(self.runs / bank)
-            for chosen in METHODS:
-                draws = "auto" if chosen == "kernel-retrac" else "medium"
-                features = FeatureConfig(draws=draws)  # type: ignore[arg-type]
-                config = AttributeConfig((chosen,), features=features, by_layer=True)
+            for chosen in methods():
+                config = AttributeConfig((chosen,), by_layer=True)
                 result = attribution_of(run, shipped.queries, config, shipped.place(run, config))
                 layers = result.layers(chosen).values
                 found = {"as it is": layers.sum(0)}

@@ -16,12 +16,12 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from benchmarks.damping import METHODS as DAMPED
+from benchmarks.damping import SINGLE as ONE_KERNEL
 from benchmarks.damping import scored
 from retrac.attribution.attribute import attribution_of
 from retrac.attribution.config import AttributeConfig, FeatureConfig
 from retrac.attribution.engine import Engine
-from retrac.attribution.methods import method_named
+from retrac.attribution.methods import DEFAULT, by_events, method_named, methods
 from retrac.attribution.scorer import pattern_of
 from retrac.evaluation.baselines import pixel_products
 from retrac.evaluation.interval import Interval
@@ -57,27 +57,21 @@ def _features(method: str, how: str, **settings: Any) -> Entry:
     return Entry((method,), how, AttributeConfig((method,), features=FeatureConfig(**settings)))
 
 
-EVENTS = ("tracin", "retrac")
+KERNEL = DEFAULT[0]
+EVENTS = tuple(method.name for method in by_events())
+OTHERS = tuple(name for name in methods() if name not in (KERNEL, *EVENTS))
 ENTRIES = (
-    _features("kernel-retrac", ""),
-    _features("kernel-retrac", "16 draws", draws="small"),
-    _features("kernel-retrac", "64 draws", draws="medium"),
-    _features("kernel-retrac", "192 draws", draws="large"),
-    _features("kernel-retrac", "loss alone", outputs=False),
-    _features("kernel-retrac", "64 draws, loss alone", draws="medium", outputs=False),
-    _features("kernel-retrac", "192 draws, loss alone", draws="large", outputs=False),
-    _features("kernel-retrac", "64 draws, 64 numbers a layer", draws="medium", layer_numbers=64),
-    _features("kernel-retrac", "64 draws, whole layers", draws="medium", layer_numbers=0),
-    _features("trak", "64 draws", draws="medium"),
-    _features("d-trak", "64 draws", draws="medium"),
-    _features("cosine", "64 draws", draws="medium"),
-    Entry(
-        ("kernel-retrac", *EVENTS),
-        "recorded while training",
-        AttributeConfig(("kernel-retrac", *EVENTS), recorded=True),
-    ),
-    Entry(("ekfac",), "", AttributeConfig(("ekfac",))),
-    Entry(("adam",), "1 event a checkpoint", AttributeConfig(("adam",))),
+    _features(KERNEL, ""),
+    _features(KERNEL, "16 draws", draws="small"),
+    _features(KERNEL, "64 draws", draws="medium"),
+    _features(KERNEL, "192 draws", draws="large"),
+    _features(KERNEL, "loss alone", outputs=False),
+    _features(KERNEL, "64 draws, loss alone", draws="medium", outputs=False),
+    _features(KERNEL, "192 draws, loss alone", draws="large", outputs=False),
+    _features(KERNEL, "64 draws, 64 numbers a layer", draws="medium", layer_numbers=64),
+    _features(KERNEL, "64 draws, whole layers", draws="medium", layer_numbers=0),
+    Entry(DEFAULT, "recorded while training", AttributeConfig(DEFAULT, recorded=True)),
+    *(Entry((name,), "", AttributeConfig((name,))) for name in OTHERS),
     Entry(EVENTS, "1 event a checkpoint", AttributeConfig(EVENTS)),
     Entry(EVENTS, "all events", AttributeConfig(EVENTS, replay="all")),
     Entry(
@@ -221,7 +215,7 @@ def _row(title: str, entry: Entry) -> str:
 def _best(metric: Lds, run: TrainedRun, shipped: Shipped) -> list[str]:
     """Methods with one kernel under the λ that does best here, as is usual in their papers."""
     names = []
-    for method in DAMPED[1:]:
+    for method in ONE_KERNEL:
         config = AttributeConfig((method,), features=FeatureConfig(draws="medium"))
         (work,) = Engine.of(run, config).works(shipped.queries)
         best: tuple[float, np.ndarray] = (-1.0, np.empty(0))

@@ -19,12 +19,15 @@ from scipy.stats import spearmanr
 
 import retrac
 from retrac.attribution.config import PRECISIONS, AttributeConfig, ComputeConfig
+from retrac.attribution.methods import by_events
 from retrac.attribution.scorer import Scorer
 from retrac.diffusion.device import choose_device
 from retrac.files import write_json
 
 REFERENCE = "float64"
 TOP = 10
+
+METHODS = tuple(method.name for method in by_events())
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Precision:
         """Scores by method `[Q, N]`, and the seconds of the passes alone."""
         last, best = (run.checkpoints[-1].epoch,), float("inf")
         compute = ComputeConfig(precision=precision, device=self.device)  # type: ignore[arg-type]
-        scorer = Scorer.of(run, AttributeConfig(("tracin", "retrac"), last, compute=compute))
+        scorer = Scorer.of(run, AttributeConfig(METHODS, last, compute=compute))
         (replay,) = scorer.replays
         model = scorer.model(replay)
         split = scorer.split(model, len(queries))

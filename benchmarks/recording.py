@@ -24,6 +24,7 @@ from benchmarks.sketches import agreement
 from retrac.allocator import keep_freed_memory
 from retrac.attribution.attribute import attribute
 from retrac.attribution.config import PlanConfig
+from retrac.attribution.methods import DEFAULT, by_events, method_named
 from retrac.attribution.queries import open_queries
 from retrac.data.config import DatasetConfig
 from retrac.files import write_json
@@ -31,7 +32,7 @@ from retrac.training.config import RecordConfig, TrainConfig
 from retrac.training.loop import train
 from retrac.training.trained import TrainedRun
 
-METHODS = ("tracin", "retrac", "kernel-retrac")
+METHODS = (*(method.name for method in by_events()), DEFAULT[0])
 MANY = 65536
 
 
@@ -97,8 +98,8 @@ def _weights_are_the_same(one: TrainedRun, other: TrainedRun) -> bool:
 
 def _report(rows: list[dict[str, Any]], settings: Settings) -> None:
     table = Table(
-        "numbers", "seconds", "plain", "ratio", "same bits", "TracIn", "least", "top 20",
-        "ReTrac", "least", "top 20", "Kernel ReTrac", "least", "top 20",
+        "numbers", "seconds", "plain", "ratio", "same bits",
+        *(name for each in METHODS for name in (method_named(each).title, "least", "top 20")),
         title=f"recordings against one of {MANY:,} numbers",
     )  # fmt: skip
     for row in rows:

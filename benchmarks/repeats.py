@@ -18,13 +18,14 @@ from benchmarks.coverage import compared
 from retrac.attribution.asked import Queries
 from retrac.attribution.attribute import attribution_of
 from retrac.attribution.config import AttributeConfig, FeatureConfig, PlanConfig
+from retrac.attribution.methods import DEFAULT
 from retrac.attribution.queries import open_queries
 from retrac.attribution.uncertainty import Uncertainty
 from retrac.files import write_json
 from retrac.training.run import Run
 
 RESULTS = Path(__file__).parent / "results"
-METHOD = "kernel-retrac"
+METHOD = DEFAULT[0]
 FIRST = 10
 
 

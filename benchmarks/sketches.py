@@ -23,12 +23,13 @@ from retrac.attribution.attribute import attribute
 from retrac.attribution.attribution import Attribution
 from retrac.attribution.build_index import build_index
 from retrac.attribution.config import IndexConfig, PlanConfig
+from retrac.attribution.methods import by_events
 from retrac.attribution.queries import open_queries
 from retrac.files import write_json
 from retrac.store.intervals import INTERVALS
 from retrac.training.run import Run
 
-METHODS = ("tracin", "retrac")
+METHODS = tuple(method.name for method in by_events())
 TOP = 20
 OTHER = "retrac, exact norms"
 
@@ -106,7 +107,8 @@ def agreement(exact: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
 
 def _report(rows: list[dict[str, Any]], settings: Settings, run: Run) -> None:
     table = Table(
-        "numbers", "TracIn ρ", "least", "top 20", "ReTrac ρ", "least", "top 20",
+        "numbers",
+        *(head for each in by_events() for head in (f"{each.title} ρ", "least", "top 20")),
         "with exact norms", "least", "top 20",
         title=f"{run.path.name}: index against exact scores, {2 * settings.queries} queries, "
         f"{len(run.dataset)} samples",
@@ -114,7 +116,7 @@ def _report(rows: list[dict[str, Any]], settings: Settings, run: Run) -> None:
     for row in rows:
         cells = [
             f"{row[method][name]:.4f}" if name != "top 20" else f"{row[method][name]:.2f}"
-            for method in ("tracin", "retrac", OTHER)
+            for method in (*METHODS, OTHER)
             for name in ("spearman", "least spearman", "top 20")
         ]
         table.add_row(f"{row['numbers']:,}", *cells)
@@ -131,7 +133,7 @@ def _report(rows: list[dict[str, Any]], settings: Settings, run: Run) -> None:
     )
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
-    for method, name in (("tracin", "TracIn"), ("retrac", "ReTrac")):
+    for method, name in ((each.name, each.title) for each in by_events()):
         numbers = [row["numbers"] for row in rows]
         (line,) = axes.plot(
             numbers, [row[method]["spearman"] for row in rows], "o-", label=f"{name}: Spearman"

@@ -32,13 +32,14 @@ from retrac.attribution.attribute import attribute
 from retrac.attribution.attribution import Attribution
 from retrac.attribution.build_index import build_index
 from retrac.attribution.config import IndexConfig, PlanConfig
+from retrac.attribution.methods import by_events
 from retrac.attribution.queries import open_queries
 from retrac.diffusion.model import build_unet
 from retrac.files import write_json
 from retrac.training.run import Run
 from retrac.training.trained import TrainedRun
 
-METHODS = ("tracin", "retrac")
+METHODS = tuple(method.name for method in by_events())
 OTHER_SEED = 1
 
 
@@ -137,7 +138,7 @@ def _report(settings: Settings, run: Run, done: list[Done], naive: dict[str, flo
             row[method] = {"spearman": float(np.mean(found)), "least": min(found)}
         rows.append(row)
     table = Table(
-        "way", "seconds", "times faster", "TracIn ρ (least)", "ReTrac ρ (least)",
+        "way", "seconds", "times faster", *(f"{each.title} ρ (least)" for each in by_events()),
         title=f"{2 * settings.queries} queries, {len(run.dataset)} samples, "
         f"{len(run.checkpoints)} checkpoints of {run.path.name}",
     )  # fmt: skip

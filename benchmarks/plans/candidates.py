@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.plans.tables import PARTNERS, REFERENCE, SHARED, TEST, TIMESTEPS, Table
+from retrac.attribution.methods import by_events
 
-METHODS = ("tracin", "retrac")
+METHODS = tuple(method.name for method in by_events())
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from retrac.attribution.attribution import Attribution
 from retrac.errors import RetracError
 from retrac.files import read_json, write_json
 
-EVENNESS = 0.1
+EVENNESS = 0.01
 """How much weights are held together: of the mean squared difference from 1 that is subtracted from
 what they gain (benchmarks/layers.py)."""
 

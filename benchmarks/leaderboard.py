@@ -113,12 +113,12 @@ class Settings:
         products = pixel_products(shipped.queries.images, run.dataset.images)
         metric.update("products of pixels", products)
         seconds, covered = _seconds(self.run), dict[str, float]()
-        kept: dict[str, int] = {}
+        bytes_of: dict[str, int] = {}
         ours = []
         for entry in ENTRIES:
             scored_run = recorded if entry.config.recorded else run
             names = _take(metric, scored_run, shipped, entry, seconds)
-            kept |= _kept(scored_run, shipped, entry)
+            bytes_of |= kept(scored_run, shipped, entry)
             covered |= dict.fromkeys(names, _covered(run, entry.config))
             ours += names
             write_json(self.run / "seconds.json", seconds)
@@ -132,7 +132,7 @@ class Settings:
                 **{kind: asdict(found[name]) for kind, found in kinds.items()},
                 "seconds": seconds.get(name),
                 "parameters": covered.get(name),
-                "bytes": kept.get(name),
+                "bytes": bytes_of.get(name),
             }
             for name, interval in sorted(metric.compute().items(), key=lambda i: -i[1].value)
         ]
@@ -197,7 +197,7 @@ def _covered(run: TrainedRun, config: AttributeConfig) -> float:
     return counted / sum(sizes.values())
 
 
-def _kept(run: TrainedRun, shipped: Shipped, entry: Entry) -> dict[str, int]:
+def kept(run: TrainedRun, shipped: Shipped, entry: Entry) -> dict[str, int]:
     """Bytes of a sample's features by row, two for each number, without the parts that show errors;
     none for methods that compare whole gradients."""
     found: dict[str, int] = {}

@@ -30,11 +30,21 @@ def noises(rows: Iterable[Rows], image: int) -> Tensor:
 
 
 def test_timesteps_are_the_middles_of_equal_parts(tiny_run: Run) -> None:
-    assert grid(tiny_run).timesteps.tolist() == [[6, 18], [31, 43]]  # of 50
-    assert grid(tiny_run, bins=1).timesteps.tolist() == [[6, 18, 31, 43]]
-    others = [grid(tiny_run, count=5, bins=5, seed=seed).timesteps.flatten() for seed in range(8)]
+    one = {"noises": 2}  # a pair, and so a single part
+    assert grid(tiny_run, **one).timesteps.tolist() == [[[6, 18]], [[31, 43]]]  # of 50
+    assert grid(tiny_run, bins=1, **one).timesteps.tolist() == [[[6, 18, 31, 43]]]
+    others = [grid(tiny_run, count=5, bins=5, seed=n, **one).timesteps.flatten() for n in range(8)]
     assert len({tuple(steps.tolist()) for steps in others}) == 8
     assert all((steps // 10).tolist() == list(range(5)) for steps in others)
+
+
+def test_parts_have_timesteps_of_their_own_that_are_evenly_spread(tiny_run: Run) -> None:
+    source = grid(tiny_run, count=2, noises=8)
+    assert source.parts == 4 and source.query_draws == 8
+    assert source.timesteps.tolist() == [[[3], [9], [15], [21]], [[28], [34], [40], [46]]]
+    (rows,) = source.sample_rows(SOME, 1, 1000)
+    for part, step in enumerate((28, 34, 40, 46)):
+        assert (rows.batch.timesteps[rows.part == part] == step).all()
 
 
 @pytest.mark.parametrize("make", [grid, visits])
@@ -62,7 +72,11 @@ def test_samples_and_queries_are_at_the_same_timesteps(tiny_run: Run, make) -> N
         sides = (source.query_rows(queries, which, 64), source.sample_rows(EVERY, which, 64))
         one, two = (torch.cat([some.batch.timesteps for some in side]) for side in sides)
         if make is grid:
-            assert set(one.tolist()) == set(two.tolist()) == set(source.timesteps[which].tolist())
+            assert (
+                set(one.tolist())
+                == set(two.tolist())
+                == set(source.timesteps[which].flatten().tolist())
+            )
         for steps in (one, two):
             assert (steps * source.bins // tiny_run.timesteps == which).all()
 

@@ -1,8 +1,8 @@
 """Where features are taken: bins of timesteps, and in each the draws of samples and of queries.
 
 Samples and queries are drawn at the same timesteps, every image with noises of its own, which come
-in pairs ε and -ε. Draws fall into a few parts that have no noise in common, so that leaving out one
-after the other shows how sure a score is.
+in pairs ε and -ε. Draws fall into a few parts that have neither timesteps nor noises in common, so
+that leaving out one after the other shows how sure a score is.
 """
 
 import hashlib
@@ -89,11 +89,10 @@ class Grid:
 
     Attributes:
         run: whose samples and network they are for.
-        timesteps: int64 `[bins, t]`.
-        noises: m at each timestep; even.
+        timesteps: int64 `[bins, G, t]`, of each part.
+        noises: m at each timestep of a part; even.
         seed: of the noises.
         epoch: of the checkpoint, which has noises of its own.
-        most_parts: into which draws fall.
     """
 
     run: Run
@@ -101,7 +100,6 @@ class Grid:
     noises: int
     seed: int
     epoch: int
-    most_parts: int = PARTS
 
     @staticmethod
     def spread(
@@ -109,27 +107,32 @@ class Grid:
     ) -> "Grid":
         """Put `count` timesteps evenly over [0, T), an equal number in each bin.
 
-        Seed 0 has them in the middles of equal parts; every other seed elsewhere in these.
+        `noises` at each of them, in pairs, are dealt out to as many of `most_parts` parts as can
+        have equally many; in place of the timestep each part has one near by, so that all of them
+        are evenly spread. Seed 0 has them in the middles of equal lengths; every other seed
+        elsewhere in these.
         """
-        place = _between(seed)
-        steps = ((np.arange(count) + place) * run.timesteps / count).astype(np.int64)
-        return Grid(run, torch.from_numpy(steps).view(bins, -1), noises, seed, epoch, most_parts)
+        pairs = noises // 2
+        parts = max(part for part in range(1, most_parts + 1) if pairs % part == 0)
+        place = (np.arange(parts) + _between(seed)) / parts
+        steps = (np.arange(count)[:, None] + place) * run.timesteps / count  # [t, G]
+        timesteps = torch.from_numpy(steps.astype(np.int64)).unflatten(0, (bins, -1)).mT
+        return Grid(run, timesteps, noises // parts, seed, epoch)
 
     @property
     def bins(self) -> int:
-        """Rows of the timesteps."""
+        """First axis of the timesteps."""
         return len(self.timesteps)
 
     @property
     def parts(self) -> int:
-        """Pairs of noises are dealt out to them."""
-        pairs = self.noises // 2
-        return max(part for part in range(1, self.most_parts + 1) if pairs % part == 0)
+        """Second axis of the timesteps."""
+        return self.timesteps.shape[1]
 
     @property
     def query_draws(self) -> int:
         """Noises at every timestep of a bin."""
-        return self.timesteps.shape[1] * self.noises
+        return self.parts * self.group
 
     def sample_draws(self, samples: np.ndarray, which: int) -> int:
         """As many of each."""
@@ -138,7 +141,7 @@ class Grid:
     @property
     def group(self) -> int:
         """All draws of an image in a part."""
-        return self.timesteps.shape[1] * self.noises // self.parts
+        return self.timesteps.shape[2] * self.noises
 
     @property
     def query_group(self) -> int:
@@ -162,30 +165,23 @@ class Grid:
 
     def _rows(self, images: Queries, which: int, side: bytes, first: int) -> Rows:
         """Image by image, part by part, timestep by timestep."""
-        steps = self.timesteps[which]
-        plan = Plan(steps, self.noises, self.seed)
-        asked = images.asked(self.run, plan)
-        count, times, parts = asked.size, len(steps), self.parts
-        shape = asked.seen.clean.shape[1:]
+        steps = self.timesteps[which].flatten()
+        asked = images.asked(self.run, Plan(steps, self.noises, self.seed))
+        count, shape = asked.size, asked.seen.clean.shape[1:]
         noise = torch.stack([self._noise(image, which, side, shape) for image in asked.pixels])
-        # `[Q, parts, t, m / parts, …]` from `[Q, t, parts, m / parts, …]`
-        noise = noise.unflatten(2, (parts, -1)).transpose(1, 2)
-        each = noise.shape[3]
-        order = torch.arange(count * times).view(count, 1, times, 1)
-        order = order.expand(count, parts, times, each).flatten()
-        seen = asked.at(slice(None), times).rows(order)
-        image = torch.arange(first, first + count).repeat_interleave(parts * times * each)
-        part = torch.arange(parts).repeat_interleave(times * each).repeat(count)
-        moments = steps.repeat(count)[order]
-        return Rows(Shown(seen, moments, noise.flatten(0, 3)), image, part)
+        seen = asked.at(slice(None), len(steps)).repeated(self.noises)
+        moments = steps.repeat(count).repeat_interleave(self.noises)
+        image = torch.arange(first, first + count).repeat_interleave(self.query_draws)
+        part = torch.arange(self.parts).repeat_interleave(self.group).repeat(count)
+        return Rows(Shown(seen, moments, noise.flatten(0, 2)), image, part)
 
     def _noise(self, pixels: Tensor, which: int, side: bytes, shape: Sequence[int]) -> Tensor:
-        """`[t, m, …]`: follows from the image and from which side it is on, so that a query never
-        has the noises of an equal sample."""
+        """`[G · t, m, …]`: they follow from the image and from which side it is on, so that a query
+        never has the noises of an equal sample."""
         image = hashlib.sha256(side + pixels.numpy().astype("<f4").tobytes()).digest()
         entropy = [self.seed, self.epoch, which, int.from_bytes(image[:16], "little")]
         stream = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
-        size = (self.timesteps.shape[1], self.noises // 2, *shape)
+        size = (self.timesteps[which].numel(), self.noises // 2, *shape)
         half = torch.from_numpy(stream.standard_normal(size, dtype=np.float32))
         return torch.stack((half, -half), 2).flatten(1, 2)
 

@@ -22,6 +22,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from retrac.attribution.methods import DEFAULT, by_events, methods
+from retrac.attribution.parameter_metrics import Curvature
+
 UNITS = {"s": 1, "min": 60, "h": 3600, "days": 86400, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 SMALL = 2**20
 """Less than that is told as such, and there is nothing to compare."""
@@ -29,14 +32,24 @@ TOLD = re.compile(
     r"about ([\d.]+) (\w+), ([\d.]+) (\w+) of memory, (?:less than )?([\d.]+) (\w+) on disk"
 )
 TWO = ("--checkpoints", "12", "24")
+EVENTS = ("--methods", *(method.name for method in by_events()))
+CURVED = (
+    "--methods",
+    *(each.name for each in methods().values() if isinstance(each.parameter_metric, Curvature)),
+)
 FRESH = ("train", "--dataset", "digits", "--epochs", "4", "--checkpoint-every", "2", "--output")
 COMMANDS = {
     "train": (*FRESH, "fresh"),
     "train --record": (*FRESH, "recorded", "--record"),
     "generate": ("generate", "run", "--count", "128"),
-    "index": ("index", "run", *TWO),
-    "attribute": ("attribute", "run", "--queries", "train:4", "--plan", "fast", *TWO),
-    "attribute generated": ("attribute", "run", "--queries", "generated:2", *TWO),
+    "index": ("index", "run", *EVENTS, *TWO),
+    "attribute": ("attribute", "run", "--queries", "train:4", "--plan", "fast", *EVENTS, *TWO),
+    "attribute, features": (
+        *("attribute", "run", "--queries", "train:4", "--methods", DEFAULT[0]),
+        *("--draws", "small", *TWO),
+    ),
+    "attribute, curvature": ("attribute", "run", "--queries", "train:4", *CURVED, *TWO),
+    "attribute generated": ("attribute", "run", "--queries", "generated:2", *EVENTS, *TWO),
     "attribute --index": ("attribute", "run", "--queries", "train:8", "--index"),
     "attribute --exact-top": (
         *("attribute", "run", "--queries", "train:3", "--plan", "fast"),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrac.attribution.parts import Parts
 from retrac.errors import RetracError, unknown
 from retrac.files import disk_refusal, read_json, remove, write_json, write_whole
 
@@ -35,8 +36,8 @@ def test_what_is_written_takes_the_place_of_what_was_there(
     path = tmp_path / "new folder/thing"
     if earlier is not None:
         earlier(path, "old")
-    if (write, earlier) == (write_folder, write_file):  # no folder silently replaces a file
-        with pytest.raises(RetracError, match="a file stands where a folder is needed"):
+    if earlier not in (None, write):  # a file and a folder never take each other's place
+        with pytest.raises(RetracError, match="stands where a f"):
             write(path, "new")
         assert content(path) == "old"
     else:
@@ -167,3 +168,22 @@ def test_the_nearest_name_is_offered_if_one_is_near() -> None:
         "unknown dataset 'digit': did you mean 'digits'? (known: digits, mnist)"
     )
     assert "did you mean" not in str(unknown("dataset", "zzz", known))
+
+
+@pytest.mark.parametrize("name", ["folder", ".", "folder/.."])
+def test_a_file_never_replaces_a_folder(name: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine").write_text("mine")
+    with pytest.raises(RetracError, match="a folder stands where a file is needed"):
+        write_json(Path(name), {})
+    assert (tmp_path / "folder" / "mine").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_of_others_is_not_deleted_for_pieces(tmp_path: Path) -> None:
+    (tmp_path / "one.parts").mkdir()
+    (tmp_path / "one.parts" / "notes.txt").write_text("mine")
+    with pytest.raises(RetracError, match="holds something else: move it away"):
+        Parts(tmp_path / "one.parts", {})
+    assert (tmp_path / "one.parts" / "notes.txt").read_text() == "mine"

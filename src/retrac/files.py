@@ -18,10 +18,12 @@ PARTIAL = ".partial"
 def write_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path for a file or folder; rename it to `path` once the body succeeds.
 
-    An existing `path` is replaced. When the body fails, `path` is untouched.
+    An existing `path` is replaced, but no folder by a file. When the body fails, `path` is
+    untouched.
 
     Raises:
-        RetracError: no space left, or no permission; what was there before is still there.
+        RetracError: no space left, no permission, or a folder is where the file should be; what was
+            there before is still there.
     """
     path = path.absolute().resolve() if path.name in ("", "..") else path
     temporary = path.with_name(path.name + PARTIAL)
@@ -30,6 +32,8 @@ def write_whole(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(temporary)
         yield temporary
+        if temporary.is_file() and path.is_dir():
+            raise RetracError(f"cannot write {path}: a folder stands where a file is needed")
         remove(replaced)
         if path.is_dir():  # which no rename can replace
             path.rename(replaced)

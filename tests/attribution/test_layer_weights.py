@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 import retrac
 from retrac.attribution.attribution import Attribution
 from retrac.attribution.build_index import build_index
-from retrac.attribution.config import AttributeConfig, FeatureConfig, IndexConfig, PlanConfig
+from retrac.attribution.config import (
+    AttributeConfig,
+    ComputeConfig,
+    FeatureConfig,
+    IndexConfig,
+    PlanConfig,
+)
 from retrac.attribution.engine import Engine
 from retrac.attribution.layer_weights import LayerWeights, learnt, learnt_from
 from retrac.errors import RetracError
@@ -100,6 +106,11 @@ def test_an_index_takes_weights_too(weights: LayerWeights, own_run: Path, tmp_pa
         some = {name: float(at % 2 == half) for at, name in enumerate(weights.by_method["retrac"])}
         LayerWeights(parameters, dict.fromkeys(chosen, some)).write(tmp_path / "some.json")
         total += scored(tmp_path / "some.json").scores.values
+    compute = ComputeConfig(precision="float64")
+    wide = retrac.attribute(run, "train:2", chosen, index=True, plan=plan, compute=compute)
+    np.testing.assert_allclose(
+        wide.scores_of("kernel-retrac"), plain.scores[0], rtol=1e-2, atol=1e-4
+    )
     for place in range(len(chosen)):
         assert_close(total[place], plain.scores.values[place])
 
@@ -119,15 +130,28 @@ def test_what_weights_do_not_fit_is_refused(tiny_run: Run, tmp_path: Path) -> No
     refused("w.json does not hold a JSON object", "[]")
     refused("w.json holds no weights of layers", "{}")
     refused("w.json holds no weights of layers", content("tracin", conv_in="much"))
-    refused("a weight that is no number", content("tracin", conv_in=float("nan")))
+    refused("not between 0 and", content("tracin", conv_in=float("nan")))
+    refused("not between 0 and", content("tracin", conv_in=-1))
+    refused("no weight above 0 for tracin", content("tracin", conv_in=0))
     refused("has weights for adam, not for ", content("adam", conv_in=1))
-    refused("learnt with --parameters 'conv', and now ", content("x").replace(".*", "conv"))
+    refused("learnt with --parameters 'conv', and now ", content("x", a=1).replace(".*", "conv"))
     both = {name: {"conv_in": 1, "other": 1} for name in ("tracin", "kernel-retrac")}
     refused("is of another network: ", json.dumps({"parameters": ".*", "weights": both}))
     with pytest.raises(RetracError, match=r"none\.json does not exist"):
         Engine.of(tiny_run, AttributeConfig(layer_weights=tmp_path / "none.json"))
     with pytest.raises(RetracError, match="--by-layer does not go with --index"):
         AttributeConfig(by_layer=True, index=True)
+
+
+def test_only_earlier_weights_are_replaced(weights: LayerWeights, tmp_path: Path) -> None:
+    weights.write(tmp_path / "w.json")
+    weights.write(tmp_path / "w.json")
+    (tmp_path / "run.json").write_text('{"config": {}}')
+    (tmp_path / "folder").mkdir()
+    for name in ("run.json", "folder"):
+        with pytest.raises(RetracError, match="holds something other than weights"):
+            weights.write(tmp_path / name)
+    assert (tmp_path / "run.json").read_text() == '{"config": {}}'
 
 
 def test_weights_are_learnt_from_layers_without_weights(result: Attribution, tiny_run: Run) -> None:
@@ -141,10 +165,11 @@ def test_weights_are_learnt_from_layers_without_weights(result: Attribution, tin
         learnt_from(Attribution(result.dataset.drop_vars("layer_score"), result.config), 3)
 
 
-def test_a_single_group_is_the_score(tiny_run: Run) -> None:
+def test_a_single_group_is_the_score(own_run: Path) -> None:
+    run = Run.open(own_run)  # which keeps a curvature
     for name in ("tracin", "ekfac", "kernel-retrac"):
         some = {**FEW, "checkpoints": [6], "parameters": "conv_out"}
-        found = retrac.attribute(tiny_run, "train:1", (name,), by_layer=True, **some)
+        found = retrac.attribute(run, "train:1", (name,), by_layer=True, **some)
         assert list(found.dataset["layer"].values) == ["conv_out"]
         assert_close(found.layers(name).values[0], found.scores_of(name).values)
 

@@ -94,6 +94,13 @@ def test_adam_needs_the_state_of_adam(run: Run) -> None:
         RetracError, match=r"no mean square .*: 'adam' is for runs that were trained"
     ):
         scored(run, "adam")
+    moment = next(name for name in state if "exp_avg_sq" in name)
+    for damage in (float("nan"), -1.0):
+        save_file({**state, moment: torch.full_like(state[moment], damage)}, path)
+        with pytest.raises(
+            RetracError, match=r"optimizer\.safetensors is damaged: the mean square"
+        ):
+            retrac.attribute(run, "train:1", ("adam",), checkpoints=[6], plan=PLAN)
     path.unlink()
     with pytest.raises(RetracError, match=r"has no optimizer\.safetensors, .* leave it out of"):
         scored(run, "adam")

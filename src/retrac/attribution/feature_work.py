@@ -136,7 +136,8 @@ class FeatureWork:
         places = self._places(lot)
         by_layer = []
         for at, without in enumerate(every):
-            queries, samples = asked.mean(without), held.mean(without)
+            queries = asked.mean(without)
+            samples = held.mean(without).to(queries.dtype)  # those of an index are in float32
             for place, method in enumerate(self.methods):
                 turned = turned_queries(method, queries, samples, layers)
                 if self.layer_weights is not None:

@@ -22,6 +22,10 @@ EVENNESS = 0.01
 what they gain (benchmarks/layers.py)."""
 
 
+MOST = 1e6
+"""The largest weight that is taken."""
+
+
 @dataclass(frozen=True)
 class LayerWeights:
     """Of each group of layers, by method; 1 on average.
@@ -51,12 +55,26 @@ class LayerWeights:
             parameters = str(content["parameters"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RetracError(f"{path} holds no weights of layers ({error}): {advice}") from error
-        if not all(np.isfinite(list(weights.values())).all() for weights in found.values()):
-            raise RetracError(f"{path} has a weight that is no number: {advice}")
+        for method, weights in found.items():
+            numbers = np.array(list(weights.values()))
+            if not (
+                np.isfinite(numbers).all() and (numbers >= 0).all() and (numbers <= MOST).all()
+            ):
+                raise RetracError(
+                    f"{path} has a weight for {method} that is not between 0 and {MOST:g}: {advice}"
+                )
+            if not numbers.any():
+                raise RetracError(f"{path} has no weight above 0 for {method}: {advice}")
         return LayerWeights(parameters, found)
 
     def write(self, path: Path) -> None:
-        """Write a JSON file."""
+        """Write a JSON file; only earlier weights are replaced.
+
+        Raises:
+            RetracError: something else is there.
+        """
+        if path.exists() and not (path.is_file() and _are_weights(path)):
+            raise RetracError(f"{path} holds something other than weights: choose another --output")
         weights = {name: dict(each) for name, each in self.by_method.items()}
         write_json(path, {"parameters": self.parameters, "weights": weights})
 
@@ -88,6 +106,13 @@ class LayerWeights:
                 f"--layer-weights is of another network: {other!r} is in one of both alone"
             )
         return np.array([known[name] for name in layers], np.float32)
+
+
+def _are_weights(path: Path) -> bool:
+    try:
+        return "weights" in read_json(path)
+    except RetracError:
+        return False
 
 
 def learnt_from(result: Attribution, k: int = 10) -> LayerWeights:

@@ -95,6 +95,8 @@ def adam_scales(checkpoint: Path, model: "nn.Module") -> "dict[str, Tensor]":
     Raises:
         RetracError: the checkpoint has no such state.
     """
+    import torch
+
     from retrac.gradients.precision import summed_in
     from retrac.training.state import OPTIMIZER, read_tensors
 
@@ -114,6 +116,11 @@ def adam_scales(checkpoint: Path, model: "nn.Module") -> "dict[str, Tensor]":
             raise RetracError(
                 f"{path} has no mean square of the gradients of {name!r}: 'adam' is for runs that "
                 "were trained by Adam"
+            )
+        if not (torch.isfinite(moment).all() and (moment >= 0).all()):
+            raise RetracError(
+                f"{path} is damaged: the mean square of the gradients of {name!r} has numbers that "
+                "none can be"
             )
         corrected = moment.double() / (1 - BETA2 ** float(step))
         scale = 1 / (corrected.sqrt() + EPS)

@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from retrac.errors import RetracError
-from retrac.files import read_json, remove, write_json, write_whole
+from retrac.files import PARTIAL, read_json, remove, write_json, write_whole
 
 SETTINGS = "settings.json"
 
@@ -38,7 +38,7 @@ class Parts:
         settings: what decides the result. Pieces made under other settings are not mixed in.
 
     Raises:
-        RetracError: the folder holds pieces of other settings.
+        RetracError: the folder holds pieces of other settings, or something else.
     """
 
     def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
@@ -47,6 +47,7 @@ class Parts:
         if folder is None:
             return
         if not any(folder.glob("*.npz")):  # nothing to mix anything into
+            _refuse_foreign(folder)
             remove(folder)
             write_json(folder / SETTINGS, settings)
         elif read_json(folder / SETTINGS) != json.loads(json.dumps(settings)):
@@ -103,6 +104,20 @@ class Parts:
     def _path(self, name: str) -> Path:
         assert self._folder is not None
         return self._folder / f"{name}.npz"
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse to delete what is not ours.
+
+    Raises:
+        RetracError: the folder has something else in it.
+    """
+    others = {SETTINGS, SETTINGS + PARTIAL}
+    if folder.is_dir() and any(each.name not in others for each in folder.iterdir()):
+        raise RetracError(
+            f"{folder}, where pieces of the work would be kept, holds something else: move it "
+            "away, or choose another --output"
+        )
 
 
 def parts_beside(path: Path) -> Path:

@@ -15,6 +15,8 @@ from retrac.files import read_json, write_whole
 
 SCORES = "scores.zarr"
 CONFIG = "config.json"
+LONG = 80
+"""Letters that are told of a setting, at the most."""
 FACTS = ("run", "reached")
 """What a result tells beside its settings."""
 
@@ -119,5 +121,8 @@ def refuse_other(
         )
 
 
-def _told(value: Any) -> Any:
-    return "the usual" if value is None else value
+def _told(value: Any) -> str:
+    if value is None:
+        return "the usual"
+    told = str(value)
+    return told if len(told) <= LONG else f"{told[:LONG]}…"

@@ -1,5 +1,7 @@
 """Rounds are repeats with draws and events of their own; their mean is the score."""
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,9 +10,12 @@ import xarray as xr
 
 import retrac
 from retrac.attribution import until as module
+from retrac.attribution.attribute import attribution_of
 from retrac.attribution.attribution import Attribution, group_of, part_of
 from retrac.attribution.build_index import build_index
-from retrac.attribution.config import AttributeConfig, IndexConfig, PlanConfig
+from retrac.attribution.config import AttributeConfig, FeatureConfig, IndexConfig, PlanConfig
+from retrac.attribution.feature_plan import FEWEST
+from retrac.attribution.queries import open_queries
 from retrac.attribution.replay import chosen_epochs
 from retrac.attribution.until import Until, attribute_until, rounds_beside
 from retrac.errors import RetracError
@@ -198,3 +203,27 @@ def test_what_will_never_be_known_is_refused(own_run, rounds) -> None:
     with pytest.raises(RetracError, match="a single checkpoint shows no error"):
         attribute_until(run, "train:1", Until(), config)
     assert rounds == []
+
+
+def test_rounds_with_the_same_events_are_no_independent_groups(own_run: Path, rounds) -> None:
+    """Six epochs are all that there are: every round looks back at the same events."""
+    run, names = Run.open(own_run), ("kernel-retrac", "ekfac")
+    config = AttributeConfig(
+        names,
+        (6,),
+        parameters="conv_out|conv_norm_out",
+        plan=PLAN,
+        features=FeatureConfig(layer_numbers=8, outputs=False),
+    )
+    assert FEWEST > 6  # so that the kernel's visits are asked for
+    config = replace(config, features=replace(config.features, draws="visits"))
+    alone = attribution_of(run, open_queries(run, "train:2"), config)
+    found = attribute_until(run, "train:2", Until(0.999, 2), config)
+    assert rounds == [0, 1]
+    for name in names:
+        assert found.groups(name) == alone.groups(name)
+        np.testing.assert_allclose(found.parts(name).sum(0), found.scores_of(name), rtol=1e-3)
+    config = replace(config, methods=("kernel-retrac",), features=FeatureConfig("small", False, 8))
+    rounds.clear()
+    drawn = attribute_until(run, "train:2", Until(0.999, 2), config)
+    assert drawn.groups("kernel-retrac") == 2 * 2  # parts of two rounds

@@ -1,5 +1,6 @@
 """Every row of the cost benchmark runs, and those that compute scores compute the same ones."""
 
+import pickle
 from dataclasses import replace
 from functools import partial
 
@@ -48,6 +49,11 @@ def test_every_row_is_measured(name: str) -> None:
     found = cost(name)
     assert len(found.ratios) == 3 and min(found.ratios) > 0 and found.plain > 0
     assert found.units > 0 and found.peak_bytes >= 0
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_can_be_measured_in_a_process_of_its_own(name: str) -> None:
+    assert pickle.loads(pickle.dumps(ROWS[name])).name == name
 
 
 @pytest.mark.parametrize("name", SCORED)

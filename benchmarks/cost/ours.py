@@ -1,6 +1,5 @@
 """This library."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -78,22 +77,18 @@ def sketching_pass(workload: Workload) -> Work:
     return Work(run, workload.network.batch)
 
 
-def feature_pass(*measurements: Measurement) -> Callable[[Workload], Work]:
+def feature_pass(measurements: tuple[Measurement, ...], workload: Workload) -> Work:
     """Features of a batch: gradients of some measurements, every layer in as many numbers."""
+    losses, samples = workload.losses, workload.samples
+    sides = measure_sides(losses, lambda: losses(*samples))
+    projection = Projection(0, allocate_evenly(sides, FeatureConfig().layer_numbers))
+    batch = (Seen(samples.images), samples.timesteps, samples.noise)
+    measured = partial(losses.objective.measure, losses.model, *batch, measurements)
 
-    def prepare(workload: Workload) -> Work:
-        losses, samples = workload.losses, workload.samples
-        sides = measure_sides(losses, lambda: losses(*samples))
-        projection = Projection(0, allocate_evenly(sides, FeatureConfig().layer_numbers))
-        batch = (Seen(samples.images), samples.timesteps, samples.noise)
-        measured = partial(losses.objective.measure, losses.model, *batch, measurements)
+    def run() -> None:
+        viewed(losses, measured, projection)
 
-        def run() -> None:
-            viewed(losses, measured, projection)
-
-        return Work(run, workload.network.batch)
-
-    return prepare
+    return Work(run, workload.network.batch)
 
 
 def recorded_step(workload: Workload) -> Work:

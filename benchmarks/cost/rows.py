@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.cost import baselines, ours, peers
 from benchmarks.cost.workload import Work, Workload
@@ -91,14 +92,14 @@ ROWS = {
             "ours-feature",
             "ours, features of the loss",
             "draw",
-            ours.feature_pass(loss),
+            partial(ours.feature_pass, (loss,)),
             "256 numbers of each layer's weights",
         ),
         Row(
             "ours-features",
             "ours, features of loss and output",
             "draw",
-            ours.feature_pass(loss, output_mean, output_square),
+            partial(ours.feature_pass, (loss, output_mean, output_square)),
             "three measurements: one forward pass, three backward",
         ),
         Row(

@@ -271,9 +271,11 @@ def _figure(table: Sequence[Mapping[str, Any]], perfect: float) -> Figure:
         colour = OURS if row["ours"] else BASELINE
         axes.plot([interval.low, interval.high], [height] * 2, color=colour, linewidth=2.5)
         axes.plot(interval.value, height, "o", color=colour)
+        beyond = interval.high > perfect - 0.1  # where the line of the upper bound would cross it
         axes.annotate(
-            f"{interval.value:.2f}", (interval.high, height), (6, -3), textcoords="offset points",
-            fontsize=8, color=INK,
+            f"{interval.value:.2f}", (interval.low if beyond else interval.high, height),
+            (-6 if beyond else 6, -3), textcoords="offset points", fontsize=8, color=INK,
+            ha="right" if beyond else "left",
         )  # fmt: skip
     axes.axvline(perfect, color=MARK, linewidth=1.5, linestyle="--")
     axes.annotate(

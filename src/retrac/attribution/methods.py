@@ -120,11 +120,7 @@ EVENT_ESTIMAND = (
 )
 EXPECTED_ESTIMAND = (
     "By how much a training that had the sample more often would be expected to fit the query "
-    "better, a mean over events and seeds."
-)
-VISITED_ESTIMAND = (
-    f"{EXPECTED_ESTIMAND[:-1]}; from the run's own visits where its events are known, else from "
-    "draws that replay nothing."
+    "better, whatever else chance decides."
 )
 
 _RECORDS = (
@@ -132,8 +128,9 @@ _RECORDS = (
         name="kernel-retrac",
         title="Kernel ReTrac",
         about="Compares gradients of the loss and of the output at each timestep and in each layer "
-        "on its own, and discounts directions that most samples share: a damped kernel for each.",
-        estimand=VISITED_ESTIMAND,
+        "on its own, and discounts directions that most samples share: a damped kernel for each. "
+        "Samples are looked at where training met them, if that is known, else at other draws.",
+        estimand=EXPECTED_ESTIMAND,
         source="ours; one kernel for each timestep and layer of TRAK's (Park et al. 2023, eq. 13)",
         measurements=(loss, output_mean, output_square),
         draws=Draws.TIMESTEPS,

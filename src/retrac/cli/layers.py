@@ -11,8 +11,8 @@ class Layers:
     """Show what each part of the network adds to scores, and learn weights for the parts.
 
     Of scores that were made with `retrac attribute --by-layer`. Use the weights for other queries:
-    `retrac attribute --layer-weights FILE`. On our benchmark they helped methods that compare
-    features by one metric, and harmed those that add up events (docs/methods.md).
+    `retrac attribute --layer-weights FILE`. On our banks they helped methods that compare
+    features by one metric; those that add up events mostly lost by them (docs/methods.md).
     """
 
     result: tyro.conf.Positional[Path]

@@ -78,7 +78,7 @@ def test_a_trajectory_is_what_the_sampler_pointed_to(tiny_run: Run) -> None:
     asked = queries.asked(tiny_run, plan)
     stream = np.random.Generator(np.random.Philox(np.random.SeedSequence([4, 1])))
     noisy = torch.from_numpy(stream.standard_normal((1, *tiny_run.shape), dtype=np.float32))
-    model = tiny_run.checkpoints[-1].load_for_generation(tiny_run.shape)
+    model = tiny_run.checkpoints[-1].load_averaged(tiny_run.shape)
     sampler = DDIMScheduler.from_config(
         tiny_run.making.scheduler.config, timestep_spacing="trailing"
     )

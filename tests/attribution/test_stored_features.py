@@ -13,10 +13,12 @@ from retrac.attribution import feature_plan
 from retrac.attribution.attribute import attribute
 from retrac.attribution.attribution import Attribution, part_of
 from retrac.attribution.build_index import build_index
-from retrac.attribution.config import FeatureConfig, IndexConfig, PlanConfig
+from retrac.attribution.config import AttributeConfig, FeatureConfig, IndexConfig, PlanConfig
 from retrac.attribution.draws import PARTS
+from retrac.attribution.engine import Engine
 from retrac.attribution.features import Features
 from retrac.attribution.indexed import INDEX
+from retrac.attribution.queries import training_samples
 from retrac.attribution.sample_features import StoredFeatures
 from retrac.attribution.stored_plan import last_sums
 from retrac.errors import RetracError
@@ -73,6 +75,19 @@ def test_a_recording_of_weights_that_did_not_move_is_a_replay(tmp_path, visits):
     assert recorded.config["features"][0]["measurements"] == ["loss"]
     # Intervals are the parts of the draws that show errors.
     assert recorded.dataset[part_of("kernel-retrac")].shape == (2, 2, 24)
+
+
+def test_queries_meet_a_recording_at_the_moving_average_and_an_index_at_its_weights(tmp_path):
+    run = train(tiny(epochs=2, sample_count=0), tmp_path / "run", record=RecordConfig(300))
+    build_index(run, FEW)
+    checkpoint = run.checkpoints[-1]
+    for option, load in (("recorded", checkpoint.load_averaged), ("index", checkpoint.load)):
+        engine = Engine.of(run, AttributeConfig(KERNEL, plan=PLAN, **{option: True}))
+        (work,) = engine.works(training_samples(run, "train:1", [0]))
+        network, expected = work.load(), load(run.shape).state_dict()
+        assert all(torch.equal(each, expected[name]) for name, each in network.state_dict().items())
+    averaged, trained = checkpoint.load_averaged(run.shape), checkpoint.load(run.shape)
+    assert not torch.equal(averaged.conv_in.weight, trained.conv_in.weight)
 
 
 @pytest.mark.parametrize("draws", ["visits", "medium"])

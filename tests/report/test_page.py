@@ -163,6 +163,12 @@ def test_share_of_proponents_with_the_label_of_their_query(make_attribution):
     assert rows["Unique fraction: distinct samples among all top 4 proponents"][0].words() == "50 %"
 
 
+def test_a_list_counts_all_its_labels(make_attribution):
+    labels = [str(each) for each in (0, 0, 1, 1, 2, 2, 3, 4)]
+    page = render(make_attribution(queries=1, samples=8, sample_labels=labels), k=8)
+    assert "×2, 2&nbsp;of other labels" in page
+
+
 def test_generally_influential_samples_are_marked(make_attribution):
     scores = np.random.default_rng(0).normal(size=(2, 1, 8, 400))
     scores[0, 0, :3, 7] = 99  # sample 7 tops three of eight lists under TracIn

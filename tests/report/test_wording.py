@@ -20,8 +20,9 @@ def test_scores_share_a_power_of_ten():
 
 
 def test_tally_counts_labels_and_skips_missing_ones():
-    assert wording.tally(["3", "8", "3", ""]) == [("3", 2), ("8", 1)]
-    assert wording.tally(["", ""]) == []
+    assert wording.tally(["3", "8", "3", ""]) == ([("3", 2), ("8", 1)], 0)
+    assert wording.tally(["3", "3", "8", "8", "1", "1", "0", "5"])[1] == 2
+    assert wording.tally(["", ""]) == ([], 0)
 
 
 def test_facts_are_flat_and_readable():

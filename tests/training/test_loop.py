@@ -89,7 +89,7 @@ def test_the_moving_average_is_that_of_the_weights_after_every_step(tmp_path: Pa
             average[name] = decay * average[name].detach() + (1 - decay) * weight
         saved = weights(checkpoint.path / "ema")
         assert all(torch.allclose(saved[name], average[name], atol=1e-6) for name in average)
-        generating = checkpoint.load_for_generation(run.shape).state_dict()
+        generating = checkpoint.load_averaged(run.shape).state_dict()
         assert all(torch.equal(generating[name], saved[name]) for name in saved)
 
 
@@ -97,7 +97,7 @@ def test_without_a_moving_average_images_come_from_the_weights(tmp_path: Path) -
     run = train(tiny(**SHORT, ema_decay=None), tmp_path / "run")
     [checkpoint] = run.checkpoints
     assert not (checkpoint.path / "ema").exists()
-    generating = checkpoint.load_for_generation(run.shape).state_dict()
+    generating = checkpoint.load_averaged(run.shape).state_dict()
     trained = weights(checkpoint.path)
     assert all(torch.equal(generating[name], trained[name]) for name in trained)
 

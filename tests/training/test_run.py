@@ -48,7 +48,7 @@ def test_diffusers_own_loaders_read_a_checkpoint(tiny_run: Run) -> None:
 def test_a_loaded_network_leaves_its_file_alone(tiny_run: Run) -> None:
     """Weights that lie in a mapped file would be in memory twice once they are rearranged."""
     checkpoint = tiny_run.checkpoints[-1]
-    for load in (checkpoint.load, checkpoint.load_for_generation):
+    for load in (checkpoint.load, checkpoint.load_averaged):
         network = load(tiny_run.shape)
         assert network is not None
         assert str(checkpoint.path) not in Path("/proc/self/maps").read_text()

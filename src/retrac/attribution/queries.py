@@ -245,7 +245,7 @@ def _of_each(masks: np.ndarray, count: int, config: QueryConfig) -> np.ndarray:
 def _maker(run: Run, device: str) -> nn.Module:
     place = choose_device(device)
     run.encode_on(place)
-    network: nn.Module = run.checkpoints[-1].load_for_generation(run.shape)
+    network: nn.Module = run.checkpoints[-1].load_averaged(run.shape)
     return network.to(place)
 
 

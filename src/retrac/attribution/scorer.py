@@ -131,8 +131,14 @@ class Scorer:
         Raises:
             RetracError: the checkpoint is damaged, or no parameter counts.
         """
-        precision = self.config.compute.precision
-        model = placed(replay.checkpoint.load(self.run.shape), self.device, precision)
+        return self._trainable(replay.checkpoint.load(self.run.shape))
+
+    def averaged_model(self, replay: Replay) -> nn.Module:
+        """As `model`, with the moving average of the weights where the run has one."""
+        return self._trainable(replay.checkpoint.load_averaged(self.run.shape))
+
+    def _trainable(self, network: nn.Module) -> nn.Module:
+        model = placed(network, self.device, self.config.compute.precision)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(re.search(self.pattern, name) is not None)
         if not any(parameter.requires_grad for parameter in model.parameters()):

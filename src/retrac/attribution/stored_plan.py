@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import nn
+
 from retrac.attribution.asked import Queries
 from retrac.attribution.draws import PARTS, Grid
 from retrac.attribution.feature_plan import VISITS, grid, grid_settings, layered
@@ -51,7 +53,13 @@ class StoredPlan:
             "draws": self.feature.config["draws"],
             "grid": grid_settings(self.source),
             "visits": list(self.epochs),
+            "query_weights": "averaged" if self.recorded else "trained",
         }
+
+    @property
+    def recorded(self) -> bool:
+        """Whether gradients were taken while weights moved on, not at one checkpoint's."""
+        return "at" not in self.feature.config
 
     @property
     def source(self) -> Grid:
@@ -70,7 +78,7 @@ class StoredPlan:
             RetracError: the checkpoint is damaged.
         """
         scorer, stored, source = self.scorer, self.feature.config["measurements"], self.source
-        model = scorer.model(scorer.replays[-1])
+        model = self._model()
         samples = StoredFeatures(
             [StoredBins(self.feature, epoch) for epoch in self.epochs],
             [stored.index(measurement.__name__) for measurement in self.measurements],
@@ -79,7 +87,7 @@ class StoredPlan:
         return FeatureWork(
             scorer.run,
             scorer.replays[-1].checkpoint,
-            lambda: scorer.model(scorer.replays[-1]),
+            self._model,
             self.methods,
             self.measurements,
             source,
@@ -89,6 +97,12 @@ class StoredPlan:
             queries,
             *layered(scorer, self.methods, model),
         )
+
+    def _model(self) -> nn.Module:
+        """Of the queries. Weights moved on from one recorded gradient to the next: queries meet
+        them in their midst, at the moving average."""
+        scorer, replay = self.scorer, self.scorer.replays[-1]
+        return scorer.averaged_model(replay) if self.recorded else scorer.model(replay)
 
 
 def stored_plans(scorer: Scorer, index: Index) -> tuple[StoredPlan, ...]:

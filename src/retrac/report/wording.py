@@ -67,9 +67,10 @@ def timesteps(values: Sequence[int]) -> str:
     return f"t\u00a0=\u00a0{span}, {len(values)}\u00a0events"
 
 
-def tally(labels: Iterable[str]) -> list[tuple[str, int]]:
-    """Return the three most frequent labels and their counts; none where nothing is labelled."""
-    return Counter(label for label in labels if label).most_common(3)
+def tally(labels: Iterable[str]) -> tuple[list[tuple[str, int]], int]:
+    """Return the three most frequent labels and their counts, and how many have other labels."""
+    counts = Counter(label for label in labels if label)
+    return counts.most_common(3), sum(sorted(counts.values())[:-3])
 
 
 def percent(share: float) -> str:

@@ -168,7 +168,7 @@ def estimate_generation(
     if passes <= PASSES:
         return None
     place = choose_device(device)
-    model = checkpoint.load_for_generation(run.shape).to(place)
+    model = checkpoint.load_averaged(run.shape).to(place)
     told = labels_for(run, labels, count, "--labels")[:1]
     seconds = seconds_of(
         lambda: sample(model, run.making, range(1), seed, 1, eta, guidance, told, shown=False)

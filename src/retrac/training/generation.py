@@ -73,7 +73,7 @@ def generate_images(
     place = choose_device(device)
     run.encode_on(place)
     images = sample(
-        checkpoint.load_for_generation(run.shape).to(place),
+        checkpoint.load_averaged(run.shape).to(place),
         run.making,
         range(count),
         seed,

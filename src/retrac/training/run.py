@@ -42,8 +42,8 @@ class Checkpoint(ABC):
             RetracError: absent or damaged; the checkpoint is named.
         """
 
-    def load_for_generation(self, shape: tuple[int, int, int]) -> Any:
-        """Load what generates: the same, where nothing else was kept for it."""
+    def load_averaged(self, shape: tuple[int, int, int]) -> Any:
+        """Load the moving average of the weights, which generates; the same where none was kept."""
         return self.load(shape)
 
 

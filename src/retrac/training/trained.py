@@ -40,8 +40,8 @@ class TrainedCheckpoint(Checkpoint):
         """
         return load_unet(self.path, shape)
 
-    def load_for_generation(self, shape: tuple[int, int, int]) -> UNet2DModel:
-        """Load the moving average of the weights where one was kept, else the weights."""
+    def load_averaged(self, shape: tuple[int, int, int]) -> UNet2DModel:
+        """Load the moving average of the weights, which generates; the same where none was kept."""
         average = self.path / "ema"
         return load_unet(average if average.is_dir() else self.path, shape)
 

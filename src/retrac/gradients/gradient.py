@@ -15,6 +15,7 @@ from torch import Tensor
 
 from retrac.gradients.inputs import EVERY, Factors, Inputs, Plain, times
 from retrac.gradients.layout import Layout
+from retrac.gradients.products import by_rows, in_place
 from retrac.gradients.routes import (
     Shape,
     choose,
@@ -55,7 +56,7 @@ class Dense:
 
     def dot(self, directions: Tensor) -> Tensor:
         """Inner products with directions `[M, n]`, `[B, M]`."""
-        return self.values @ directions.T
+        return by_rows(self.values, directions)
 
     def squared_norm(self) -> Tensor:
         """Squared Euclidean norm of each sample's gradient, `[B]`."""
@@ -160,7 +161,7 @@ class Factored:
         whole = self.b.new_empty(len(self), *self._numbers)
         for samples, factors in self._parts():
             if len(factors.a) == 1:  # can be written where it belongs
-                torch.matmul(factors.b.mT, factors.a[0], out=whole[samples, :, 0])
+                in_place(factors.b.mT, factors.a[0], whole[samples, :, 0])
                 continue
             for tile, values in self._tiles(factors):
                 whole[samples, :, tile.band, tile.outputs] = values
@@ -274,7 +275,7 @@ class Factored:
                 tile = Tile(band, slice(output, output + outputs))
                 left = b.mT[:, :, tile.outputs]
                 size = (*left.shape[:3], part.shape[3])
-                yield tile, torch.matmul(left, part, out=buffer[: prod(size)].view(size))
+                yield tile, in_place(left, part, buffer[: prod(size)].view(size))
 
     def _write_out(self, directions: Tensor, dots: Tensor, norms: Tensor) -> None:
         """Contract the gradient itself, tile by tile."""
@@ -337,7 +338,7 @@ def _inner_products(values: Tensor, directions: Tensor) -> Tensor:
     """Of gradients `[B, G, O, I]` with directions `[M, G, O, I]`, `[B, M]`."""
     batch, groups, outputs, inputs = values.shape
     if groups == 1 and batch * len(directions) >= FEW:
-        return values.flatten(1) @ directions.flatten(1).T
+        return by_rows(values.flatten(1), directions.flatten(1))
     most = range(min(max(1, PIECE // inputs), outputs), 0, -1)
     rows = next(rows for rows in most if outputs % rows == 0)  # of inputs in a piece
     pieces = groups * outputs // rows

@@ -64,7 +64,9 @@ def main(settings: Settings) -> None:
     console.width = max(console.width, 150)
     console.print(shown)
     print(legend)
-    console.print(job_table(measured))
+    jobs = job_table(measured)
+    if jobs.row_count:
+        console.print(jobs)
     everything = content(measured, settings.rows, device)
     write_json(settings.output, {**everything, "whole job": job_content(measured)})
     save_png(plot(measured, settings.rows, device), settings.output.with_suffix(".png"))

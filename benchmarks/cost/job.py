@@ -1,7 +1,8 @@
 """What a whole job costs, added up from what its parts were measured to cost."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil, nan
+from math import ceil
 from statistics import median
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from benchmarks.cost.measure import Cost
 from benchmarks.cost.report import Measured, number
 
+COLUMNS = ("minutes", "times faster")
 QUERIES, SAMPLES, CHECKPOINTS = 16, 1000, 4
 PUBLISHED, DEFAULT = 100 * 16, 20 * 8
 """Draws of a query's plan; the two rank alike (docs/performance-plans.md)."""
@@ -33,11 +35,11 @@ class Way:
     sample: str
     is_blocked: bool = False
 
-    def steps(self, measured: Measured) -> float:
-        """Samples of plain training steps that take as long; NaN where a part was not measured."""
+    def steps(self, measured: Measured) -> float | None:
+        """Samples of plain training steps that take as long; None if a part was not measured."""
         query, sample = (measured.costs.get(row) for row in (self.query, self.sample))
         if not (isinstance(query, Cost) and isinstance(sample, Cost)):
-            return nan
+            return None
         blocks = ceil(QUERIES / measured.network.queries) if self.is_blocked else 1
         queries = QUERIES * self.draws * median(query.ratios)
         return CHECKPOINTS * (queries + blocks * SAMPLES * median(sample.ratios))
@@ -63,24 +65,31 @@ def job_table(measured: list[Measured]) -> Table:
     for each in measured:
         shown.add_column(f"{each.network.name}\nminutes", justify="right")
         shown.add_column("\n× faster", justify="right")
-    for way in WAYS:
+    jobs = job_content(measured)
+    for title in dict.fromkeys(title for job in jobs.values() for title in job):
         cells = []
-        for each in measured:
-            steps, naive = way.steps(each), NAIVE.steps(each)
-            cells += [number(steps * each.plain / 60), number(naive / steps)]
-        shown.add_row(way.title, *cells)
+        for job in jobs.values():
+            cost = job.get(title, {})
+            cells += [number(cost[name]) if name in cost else "–" for name in COLUMNS]
+        shown.add_row(title, *cells)
     return shown
 
 
 def job_content(measured: list[Measured]) -> dict[str, Any]:
-    """The same, for the JSON file."""
+    """The same, for the JSON file: of the ways whose parts were measured."""
     return {
         each.network.name: {
-            way.title: {
-                "minutes": way.steps(each) * each.plain / 60,
-                "times faster": NAIVE.steps(each) / way.steps(each),
-            }
+            way.title: dict(zip(COLUMNS, _cost(each, steps), strict=False))
             for way in WAYS
+            if (steps := way.steps(each)) is not None
         }
         for each in measured
     }
+
+
+def _cost(measured: Measured, steps: float) -> Iterator[float]:
+    """Minutes, and how many times faster than the naive loop, where that was measured."""
+    yield steps * measured.plain / 60
+    naive = NAIVE.steps(measured)
+    if naive is not None:
+        yield naive / steps

@@ -35,7 +35,8 @@ from retrac.report.canvas import INK, head, legend, save_png
 from retrac.training.trained import TrainedRun
 
 RESULTS = Path(__file__).parent / "results"
-SHARES = tuple(float(f"{share:.3g}") for share in np.logspace(-3, 1, 13))
+SHARES = tuple(sorted({*(float(f"{share:.3g}") for share in np.logspace(-3, 1, 25)), 0.02, 0.5}))
+"""27 of them, as TRAK's authors try; those that were taken are among them."""
 FREEDOMS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 DAMPED = {name: each for name, each in methods().items() if isinstance(each.metric, DampedKernel)}
 BY_LAYER = tuple(name for name, method in DAMPED.items() if method.separable)

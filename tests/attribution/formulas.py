@@ -1,4 +1,4 @@
-"""The formulas of docs/architecture.md as plain loops: one draw and one event at a time."""
+"""The formulas of docs/architecture.md as plain loops in float64: one draw, one event at a time."""
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ def scores(
     run: Run, checkpoint: Checkpoint, interval: range, queries: Tensor, plan: Plan, method: str
 ) -> np.ndarray:
     """What one checkpoint contributes, `[Q, N]`, with every visit of its interval replayed."""
-    model = checkpoint.load(run.shape)
+    model = checkpoint.load(run.shape).double()
     own = plan.at(checkpoint.epoch)
     directions = [query_direction(run, model, own, x, method) for x in queries]
     result = np.zeros((len(queries), len(run.dataset)))

@@ -10,6 +10,7 @@ import retrac
 from retrac.attribution.asked import pixels
 from retrac.attribution.attribution import part_of
 from retrac.attribution.config import AttributeConfig, ComputeConfig, PlanConfig
+from retrac.attribution.engine import Engine
 from retrac.attribution.parts import Parts
 from retrac.attribution.plan import Plan
 from retrac.attribution.queries import training_samples
@@ -27,6 +28,18 @@ PLAN = PlanConfig(plan_timesteps=3, plan_noises=2)
 @pytest.fixture(scope="module")
 def all_visits(tiny_run: Run) -> retrac.Attribution:
     return retrac.attribute(tiny_run, "train:2", PUBLISHED, replay="all", plan=PLAN)
+
+
+def test_in_double_precision_scores_are_the_formulas_to_all_digits(tiny_run: Run) -> None:
+    exact = ComputeConfig(precision="float64")
+    config = AttributeConfig(PUBLISHED, (2,), "all", plan=PLAN, compute=exact)
+    queries = retrac.open_queries(tiny_run, "train:2")
+    found = Engine.of(tiny_run, config).scores(queries, Parts(None, {})).score
+    plan, checkpoint = Plan.of(PLAN, tiny_run.config.objective.timesteps), tiny_run.checkpoints[0]
+    images = pixels(queries.images)
+    for method, (values,) in zip(PUBLISHED, found, strict=True):
+        expected = formulas.scores(tiny_run, checkpoint, range(2), images, plan, method)
+        np.testing.assert_allclose(values, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("method", ["tracin", "retrac"])

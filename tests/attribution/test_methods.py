@@ -116,6 +116,22 @@ def by_algebra(run: Run, names: tuple[str, ...], features: FeatureConfig) -> dic
     return found
 
 
+def in_pieces(run: Run, names: tuple[str, ...], features: FeatureConfig) -> dict[str, np.ndarray]:
+    """The same as the engine has it before results are rounded to float32."""
+    config = AttributeConfig(names, (6,), parameters=LATE, compute=EXACT, features=features)
+    found: dict[str, np.ndarray] = {}
+    for work in Engine.of(run, config).works(training_samples(run, "", [0, 12])):
+        parts = Parts(None, {})
+        work.do(parts)
+        found |= zip((method.name for method in work.methods), work.assemble(parts), strict=True)
+    return found
+
+
+def test_every_method_of_features_is_held_against_algebra() -> None:
+    by_feature = (Draws.TIMESTEPS, Draws.AVERAGE)
+    assert {each.name for each in module._RECORDS if each.draws in by_feature} == {*ALGEBRA}
+
+
 @pytest.mark.parametrize(
     ("names", "features"),
     [(FEATURES, WHOLE), (("kernel-retrac",), FeatureConfig("visits", False, 0))],
@@ -125,8 +141,12 @@ def test_scores_are_those_of_dense_algebra(
     tiny_run: Run, names: tuple[str, ...], features: FeatureConfig
 ) -> None:
     found = scored(tiny_run, names, features=features, compute=EXACT)
+    unrounded = in_pieces(tiny_run, names, features)
     for name, (whole, *without) in by_algebra(tiny_run, names, features).items():
         assert_close(found.scores_of(name), whole)
+        np.testing.assert_allclose(
+            unrounded[name], [whole, *without], rtol=0, atol=1e-8 * np.abs(whole).max()
+        )
         parts = [whole / 2 + (np.mean(without, 0) - each) / 2 for each in without]  # a jackknife
         assert_close(found.parts(name), parts)
         assert np.abs(parts[0] - parts[1]).max() > 1e-3 * np.abs(whole).max()

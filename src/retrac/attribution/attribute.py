@@ -163,14 +163,14 @@ def _dataset(engine: Engine, queries: Queries, scores: Scores) -> xr.Dataset:
     shown = ends(scores.score.sum(1), SHOWN)
     image = ("channel", "row", "column")
     groups = {
-        part_of(name): ((group_of(name), "query", "sample"), values)
+        part_of(name): ((group_of(name), "query", "sample"), values.astype(np.float32))
         for name, values in scores.groups.items()
     }
     layers = (
         {
             "layer_score": (
                 ("method", "layer", "query", "sample"),
-                np.stack([scores.layers[name] for name in config.methods]),
+                np.stack([scores.layers[name] for name in config.methods], dtype=np.float32),
             )
         }
         if scores.layers
@@ -188,7 +188,7 @@ def _dataset(engine: Engine, queries: Queries, scores: Scores) -> xr.Dataset:
         query_norms, moments = np.zeros((len(replays), len(queries), 0)), np.zeros(0, np.int64)
     return xr.Dataset(
         {
-            "score": (("method", "checkpoint", "query", "sample"), scores.score),
+            "score": (("method", "checkpoint", "query", "sample"), scores.score.astype(np.float32)),
             "train_weight": (visits[:2], np.stack(weights)),
             "train_timestep": (visits, timesteps),
             "train_norm": (visits, norms),

@@ -152,7 +152,8 @@ class FeatureConfig:
     draws: Literal["auto", "visits", "small", "medium", "large"] = "auto"
     """visits: samples at the last 64 events of training, by eight bins of their timesteps; small: 4
     timesteps and 4 noises, medium: 16 and 4, large: 24 and 8. auto: visits where a method takes
-    them and the events are known, else medium."""
+    them and the events are known, else medium. On the benchmark kernel-retrac foretold retraining
+    with a correlation of 0.76 by visits, and of 0.70, 0.76 and 0.76 by the others."""
     outputs: bool = True
     """Whether gradients of the network's output are compared, too, where a method does so beside
     the loss; without them a pass costs a third."""

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from retrac.attribution.parameter_metrics import EIGENBASIS_EVENTS, EIGENVALUE_EVENTS, FORMAT
 from retrac.attribution.replay import Replay
 from retrac.attribution.scorer import Scorer
 from retrac.diffusion.measurements import Measurement, Predicted
@@ -34,10 +35,6 @@ from retrac.training.state import read_tensors
 
 CURVATURE = "curvature"
 """Folder of a run's curvature, a file for each checkpoint and choice of parameters."""
-FORMAT = 2
-"""Of a curvature: another meaning of its numbers has another one."""
-EIGENBASIS_EVENTS, EIGENVALUE_EVENTS = 4, 4
-"""Events of each sample at which either is measured."""
 
 
 class Sums(Protocol):

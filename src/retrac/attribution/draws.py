@@ -73,6 +73,12 @@ class Source(Protocol):
         ...
 
     @property
+    def settings(self) -> list[int]:
+        """What decides the draws of queries beside their seed: bins, parts, timesteps of a part, and
+        noises at each."""
+        ...
+
+    @property
     def group(self) -> int:
         """Consecutive draws of samples that always have image and part in common."""
         ...
@@ -137,6 +143,11 @@ class Grid:
     def sample_draws(self, samples: np.ndarray, which: int) -> int:
         """As many of each."""
         return len(samples) * self.query_draws
+
+    @property
+    def settings(self) -> list[int]:
+        """Bins, parts, timesteps of a part, noises at each."""
+        return [*self.timesteps.shape, self.noises]
 
     @property
     def group(self) -> int:
@@ -227,6 +238,11 @@ class Visits:
     def sample_draws(self, samples: np.ndarray, which: int) -> int:
         """The events that fall into the bin."""
         return int(self._inside(samples, which).sum())
+
+    @property
+    def settings(self) -> list[int]:
+        """Those of the grid; which events there are is the run's."""
+        return self.queries.settings
 
     @property
     def group(self) -> int:

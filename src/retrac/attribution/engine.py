@@ -27,7 +27,8 @@ class Scores:
     """What all methods say.
 
     Attributes:
-        score: float32 `[M, K, Q, N]`, by checkpoint; 0 where a method does not look at one.
+        score: `[M, K, Q, N]`, by checkpoint; 0 where a method does not look at one. Float64 where
+            gradients are, else float32.
         groups: by method `[G, Q, N]`, what independent groups of draws add to its scores, where
             checkpoints are none.
         layers: by method `[L, Q, N]`, what each group of layers adds to its scores, if wanted.
@@ -104,7 +105,6 @@ class Engine:
         ]
         about = {
             "kind": self.index.config["kind"],
-            "precision": self.index.config.get("precision"),
             "features": [digest(feature) for feature in stored],
             "size": max(feature["sketch"]["size"] for feature in stored),
         }
@@ -124,7 +124,11 @@ class Engine:
         """Score all samples; pieces that are there are not computed again."""
         scorer, size = self.scorer, self.scorer.run.size
         names = list(scorer.config.methods)
-        score = np.zeros((len(names), len(scorer.replays), len(queries), size), np.float32)
+        wide = scorer.config.compute.precision == "float64"
+        score = np.zeros(
+            (len(names), len(scorer.replays), len(queries), size),
+            np.float64 if wide else np.float32,
+        )
         groups: dict[str, np.ndarray] = {}
         layers: dict[str, np.ndarray] = {}
         intervals, exact = None, np.arange(size if self.index is None else 0)

@@ -87,7 +87,7 @@ class FeaturePlan:
             "methods": [method.name for method in self.methods],
             "measurements": [measurement.__name__ for measurement in self.measurements],
             "draws": self.draws,
-            "grid": grid_settings(self.source),
+            "grid": self.source.settings,
             "layer_numbers": self.scorer.config.features.layer_numbers,
         }
         if self.draws == VISITS:
@@ -177,11 +177,6 @@ class FeaturePlan:
                 "as 256, or raise --memory-budget"
             )
         return list(lots)
-
-
-def grid_settings(source: Source) -> list[int]:
-    """Bins, parts, and draws of a query in a bin."""
-    return [source.bins, source.parts, source.query_draws]
 
 
 def layered(

@@ -117,7 +117,7 @@ class FeatureWork:
         """The mean over bins, `[M, 1 + G, Q, N]`: all draws, then without each part of them; or by
         the name "layers" `[M, L, Q, N]`, of all draws."""
         total = sum(parts.get(self._bin(which))[name] for which in range(self.source.bins))
-        return np.asarray(total / self.source.bins, np.float32)
+        return np.asarray(total / self.source.bins)
 
     def _scores(
         self, model: nn.Module, which: int, lot: int, parts: Parts, advance: Callable[..., None]
@@ -129,13 +129,10 @@ class FeatureWork:
         held = self.samples.read(name, which, lot, model, parts, advance)
         layers = self.lots[lot].layers
         share = len(layers) / sum(len(each.layers) for each in self.lots)
-        every = list(variants(held.parts))
-        scores = np.empty(
-            (len(self.methods), len(every), len(self.queries), self.run.size), np.float32
-        )
+        scores = []
         places = self._places(lot)
         by_layer = []
-        for at, without in enumerate(every):
+        for at, without in enumerate(variants(held.parts)):
             queries = asked.mean(without)
             samples = held.mean(without).to(queries.dtype)  # those of an index are in float32
             for place, method in enumerate(self.methods):
@@ -144,13 +141,15 @@ class FeatureWork:
                     weights = torch.from_numpy(self.layer_weights[place])[places]
                     widths = torch.tensor([layer.stop - layer.start for layer in layers])
                     turned = turned * weights.repeat_interleave(widths)
-                scores[place, at] = (share * products(method, turned, samples)).numpy()
+                scores.append((share * products(method, turned, samples)).numpy())
                 if self.by_layer and at == 0:
                     each = products_by_layer(
                         method, turned, samples, layers, places, len(self.layer_groups.names)
                     )
                     by_layer.append((share * each).numpy())
-        return {"scores": scores, "layers": np.stack(by_layer)} if by_layer else {"scores": scores}
+        shape = (-1, len(self.methods), len(self.queries), self.run.size)
+        found = {"scores": np.stack(scores).reshape(shape).swapaxes(0, 1)}
+        return {**found, "layers": np.stack(by_layer)} if by_layer else found
 
     def _places(self, lot: int) -> list[int]:
         """Which group each layer of a lot is in."""

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from retrac.attribution.draws import Rows
+from retrac.attribution.finite import refuse_not_finite
 from retrac.diffusion.loss import Loss
 from retrac.diffusion.measurements import Measurement
-from retrac.errors import RetracError
 from retrac.gradients.sketch import Projection
 from retrac.gradients.views import viewed
 
@@ -95,12 +95,10 @@ def features(
         found = viewed(model, measured, projection, group)
         place = some.part[::group] * images + some.image[::group]
         for number, (values, squared) in enumerate(found):
-            if not torch.isfinite(squared).all():
-                broken = int(torch.nonzero(~torch.isfinite(squared))[0])
-                raise RetracError(
-                    f"the gradient of {names(int(some.image[broken * group]))} is not finite; "
-                    "leave that checkpoint out with --checkpoints"
-                )
+            refuse_not_finite(
+                torch.isfinite(squared),
+                lambda row, image=some.image: names(int(image[row * group])),  # type: ignore[misc]
+            )
             sums[number].index_add_(0, place, values.to(sums))
         counts.view(-1).index_add_(0, place, torch.full_like(place, group))
         advance(some.batch.size)

@@ -182,7 +182,8 @@ _RECORDS = (
         name="ekfac",
         title="EK-FAC influence",
         about="The product of the sample’s gradient with the query’s, which is first divided by "
-        "the curvature of the loss: by how much the optimum would move.",
+        "the curvature of the loss: by how much the optimum would move. The curvature is that of the "
+        "squared error, also where the run’s loss is absolute.",
         estimand="By how much the query’s loss at the optimum would rise if the sample counted a "
         "little less, to first order.",
         source="Mlodozeniec et al. 2024 (arXiv 2410.13850), eq. 5 to 7",
@@ -237,8 +238,8 @@ def _foretold(name: str) -> str:
         return ""
     return (
         "As it comes, on the benchmark of retrained models, its sums over halves of the training "
-        f"set correlate {LDS[name]:.2f} with what models really lost ({LDS_BOUND:.2f} is the most "
-        f"that is possible; nearness in pixels: {LDS_PIXELS:.2f})."
+        f"set correlate {LDS[name]:.2f} with the models’ losses ({LDS_BOUND:.2f} is the most that "
+        f"is possible; nearness in pixels: {LDS_PIXELS:.2f})."
     )
 
 

@@ -11,6 +11,7 @@ import xarray as xr
 from torch import nn
 
 from retrac.attribution.config import ComputeConfig
+from retrac.attribution.finite import refuse_not_finite
 from retrac.attribution.memory import rows_within
 from retrac.attribution.ranking import evenly_spread
 from retrac.attribution.store import save_result
@@ -189,10 +190,8 @@ class Measure:
             )
             self._advance(part.size, note=f"epoch {self._checkpoint.epoch}")
         every = np.concatenate(found)
-        if not np.isfinite(every).all():
-            broken = ids[min(int(np.argmin(np.isfinite(every))), len(ids) - 1)]
-            raise RetracError(
-                f"the gradient of sample {broken!r} is not finite at checkpoint "
-                f"{self._checkpoint.path.name}; leave that checkpoint out with --checkpoints"
-            )
+        refuse_not_finite(
+            torch.from_numpy(np.isfinite(every)),
+            lambda row: f"sample {ids[min(row, len(ids) - 1)]!r} at {self._checkpoint.path.name}",
+        )
         return every

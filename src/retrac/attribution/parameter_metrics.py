@@ -5,7 +5,7 @@ import, as the records of methods are.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 Turn: TypeAlias = "Callable[[Directions], Directions]"
 
+FORMAT = 2
+"""Of a curvature that was fitted: another meaning of its numbers has another one."""
+EIGENBASIS_EVENTS, EIGENVALUE_EVENTS = 4, 4
+"""Events of each sample at which either is measured."""
 BETA2, EPS = 0.999, 1e-8
 """Of torch's Adam, as the runs are trained with it."""
 
@@ -73,9 +77,13 @@ class Curvature:
 
     Attributes:
         damping: λ in a layer's mean eigenvalues.
+        format: of a fitted curvature.
+        events: of each sample, at which eigenbases and eigenvalues are measured.
     """
 
     damping: float = 0.1
+    format: int = field(default=FORMAT, init=False)
+    events: tuple[int, int] = field(default=(EIGENBASIS_EVENTS, EIGENVALUE_EVENTS), init=False)
 
     def directions(self, scorer: "Scorer", model: "nn.Module", replay: "Replay") -> Turn:
         """Fit it, or read what was fitted before.
@@ -103,8 +111,8 @@ def adam_scales(checkpoint: Path, model: "nn.Module") -> "dict[str, Tensor]":
     path = checkpoint / OPTIMIZER
     if not path.is_file():
         raise RetracError(
-            f"{checkpoint} has no {OPTIMIZER}, from which 'adam' takes its metric: leave it out of "
-            "--methods, or use a run of `retrac train`"
+            f"{checkpoint} has no {OPTIMIZER}, from which Adam's metric is made: leave the method "
+            "out of --methods, or use a run of `retrac train`"
         )
     state = read_tensors(path)
     scales = {}
@@ -114,8 +122,8 @@ def adam_scales(checkpoint: Path, model: "nn.Module") -> "dict[str, Tensor]":
         moment, step = state.get(f"{number}/exp_avg_sq"), state.get(f"{number}/step")
         if moment is None or step is None or moment.shape != parameter.shape:
             raise RetracError(
-                f"{path} has no mean square of the gradients of {name!r}: 'adam' is for runs that "
-                "were trained by Adam"
+                f"{path} has no mean square of the gradients of {name!r}: Adam's metric is "
+                "for runs that were trained by Adam"
             )
         if not (torch.isfinite(moment).all() and (moment >= 0).all()):
             raise RetracError(

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from retrac.attribution.asked import Asked
+from retrac.attribution.finite import refuse_not_finite
 from retrac.attribution.memory import Split
 from retrac.attribution.plan import Plan
 from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Seen, fast_memory_format
-from retrac.errors import RetracError
 from retrac.gradients import Directions, Layout, grouped_gradients
 from retrac.gradients.gradient import squared_norms_of
 from retrac.gradients.weights import Weight
@@ -83,13 +83,10 @@ def query_gradients(
                 split.noises,
             )
             norm = squared.sqrt().unflatten(0, (asked.size, -1))
-            finite = torch.isfinite(norm).all(1)
-            if not finite.all():
-                raise RetracError(
-                    f"the gradient of query {names[first + int(finite.int().argmin())]!r} is not "
-                    f"finite at checkpoint {checkpoint}; leave that checkpoint out with "
-                    "--checkpoints"
-                )
+            refuse_not_finite(
+                torch.isfinite(norm).all(1),
+                lambda row, first=first: f"query {names[first + row]!r} at {checkpoint}",  # type: ignore[misc]
+            )
             norms[some, part] = norm.cpu()
             factors = torch.stack([weight(norm) for weight in weights], 1) / steps
             while gradients:  # gone before the next pass needs the memory

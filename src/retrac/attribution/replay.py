@@ -72,7 +72,7 @@ def last_events(run: Run, checkpoint: Checkpoint, back: int = 0) -> Replay:
 def chosen_epochs(interval: Sequence[int], replay: str, back: int = 0) -> tuple[int, ...]:
     """Epochs among those of an interval to replay, evenly spaced, with the last.
 
-    With `back`, the so-manieth choice among those left over by the choices before it; when fewer
+    With `back`, another choice among those left over by the choices before it; when fewer
     are left than it takes, the first choice comes again.
     """
     count = {"last": 1, "all": len(interval)}.get(replay) or min(int(replay), len(interval))

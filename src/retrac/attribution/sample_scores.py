@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from retrac.attribution.finite import refuse_not_finite
 from retrac.attribution.replay import Replay
 from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Shown, together
-from retrac.errors import RetracError
 from retrac.gradients import Directions, LayerGroups, dots_and_norms, dots_by_layer
 from retrac.gradients.weights import Weight
 from retrac.training.run import Run
@@ -99,13 +99,10 @@ def sample_scores(
     norms = torch.cat(squared).sqrt().view(epochs, count)
     products = torch.cat(dots).unflatten(1, (len(weights), -1)).unflatten(0, (epochs, count))
     finite = torch.isfinite(norms).all(0) & torch.isfinite(products).all(0).flatten(1).all(1)
-    if not finite.all():
-        broken = ids[int(samples[int(torch.nonzero(~finite)[0])])]
-        raise RetracError(
-            f"the gradient of sample {broken!r} is not finite at checkpoint "
-            f"{replay.checkpoint.path.name}; leave that checkpoint out with --checkpoints"
-        )
-    counted = torch.from_numpy(replay.weights[:, samples]).float()
+    refuse_not_finite(
+        finite, lambda row: f"sample {ids[int(samples[row])]!r} at {replay.checkpoint.path.name}"
+    )
+    counted = torch.from_numpy(replay.weights[:, samples]).to(norms)
     factors = torch.stack([weight(norms) * counted for weight in weights])
     each = torch.stack(
         [

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from retrac.attribution.asked import Asked
+from retrac.attribution.finite import refuse_not_finite
 from retrac.attribution.plan import Plan
 from retrac.attribution.replay import Replay
 from retrac.diffusion.loss import Loss
 from retrac.diffusion.shown import Shown
-from retrac.errors import RetracError
 from retrac.gradients.allocation import Sides, allocate, measure_sides
 from retrac.gradients.sketch import Projection, sketches
 from retrac.gradients.sketch_layout import SketchLayout
@@ -79,12 +79,10 @@ def query_sketches(
             advance(part.size)
         by_timestep = torch.cat(passes).unflatten(0, (asked.size, steps, -1)).mean(2)
         norm = torch.linalg.vector_norm(by_timestep, dim=2)
-        finite = torch.isfinite(norm).all(1)
-        if not finite.all():
-            raise RetracError(
-                f"the gradient of query {names[first + int(finite.int().argmin())]!r} is not "
-                f"finite at checkpoint {checkpoint}; leave that checkpoint out with --checkpoints"
-            )
+        refuse_not_finite(
+            torch.isfinite(norm).all(1),
+            lambda row, first=first: f"query {names[first + row]!r} at {checkpoint}",  # type: ignore[misc]
+        )
         factors = torch.stack([weight(norm) for weight in weights], 1) / steps
         found.append((factors @ by_timestep).float().cpu())
         norms.append(norm.cpu())
@@ -128,12 +126,12 @@ def sample_sketches(
         norm = torch.linalg.vector_norm(rows, dim=1)
         norms[part] = norm
         where = torch.arange(start, start + len(rows)) % count
-        if not torch.isfinite(norm).all():
-            broken = ids[int(samples[where[int(torch.nonzero(~torch.isfinite(norm))[0])]])]
-            raise RetracError(
-                f"the gradient of sample {broken!r} is not finite at checkpoint "
-                f"{replay.checkpoint.path.name}; leave that checkpoint out with --checkpoints"
-            )
+        refuse_not_finite(
+            torch.isfinite(norm),
+            lambda row, where=where: (  # type: ignore[misc]
+                f"sample {ids[int(samples[where[row]])]!r} at {replay.checkpoint.path.name}"
+            ),
+        )
         if sums is None:
             sums = rows.new_zeros(len(weights), count, rows.shape[1])
         for weight, total in zip(weights, sums, strict=True):

@@ -8,7 +8,7 @@ from torch import nn
 
 from retrac.attribution.asked import Queries
 from retrac.attribution.draws import PARTS, Grid
-from retrac.attribution.feature_plan import VISITS, grid, grid_settings, layered
+from retrac.attribution.feature_plan import VISITS, grid, layered
 from retrac.attribution.feature_work import FeatureWork
 from retrac.attribution.methods import Draws, Method, by_feature
 from retrac.attribution.replay import LAST_EVENTS
@@ -51,7 +51,7 @@ class StoredPlan:
             "methods": [method.name for method in self.methods],
             "measurements": [measurement.__name__ for measurement in self.measurements],
             "draws": self.feature.config["draws"],
-            "grid": grid_settings(self.source),
+            "grid": self.source.settings,
             "visits": list(self.epochs),
             "query_weights": "averaged" if self.recorded else "trained",
         }

@@ -168,7 +168,8 @@ def _told(interval: Interval) -> tuple[str, str]:
 def _tells(method: str) -> str:
     if method not in methods():
         return ""
-    return f" tells {continued(methods()[method].estimand)}"
+    told = methods()[method]
+    return f" tells {continued(told.estimand)} {told.foretold}".rstrip()
 
 
 def _list(result: Attribution, query: int, method: str) -> Table:

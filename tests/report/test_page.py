@@ -270,6 +270,10 @@ def test_estimates_are_told_apart_from_exact_scores(make_attribution):
     page = render(by_index, 5)
     assert "an index that holds each gradient in 8,196 numbers" in page
     assert "Those of the 3 best candidates are exact" in page
+    features = [{"methods": ["tracin"], "layer_numbers": 256}]
+    sketched = render(make_attribution(config={"features": features}), 5)
+    assert "Scores of TracIn come from sketches" in sketched and "about 256 numbers" in sketched
+    assert "Those of the other methods are of whole gradients" in sketched
     recorded = make_attribution(config={"index": {"kind": "recorded", "size": 500, "seed": 0}})
     assert "recorded while training, each in 500 numbers" in render(recorded, 5)
 

@@ -74,8 +74,8 @@ class Source(Protocol):
 
     @property
     def settings(self) -> list[int]:
-        """What decides the draws of queries beside their seed: bins, parts, timesteps of a part, and
-        noises at each."""
+        """What decides the draws of queries beside their seed: bins, parts, timesteps of a part,
+        and noises at each."""
         ...
 
     @property

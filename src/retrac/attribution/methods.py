@@ -182,8 +182,8 @@ _RECORDS = (
         name="ekfac",
         title="EK-FAC influence",
         about="The product of the sample’s gradient with the query’s, which is first divided by "
-        "the curvature of the loss: by how much the optimum would move. The curvature is that of the "
-        "squared error, also where the run’s loss is absolute.",
+        "the curvature of the loss: by how much the optimum would move. The curvature is that of "
+        "the squared error, also where the run’s loss is absolute.",
         estimand="By how much the query’s loss at the optimum would rise if the sample counted a "
         "little less, to first order.",
         source="Mlodozeniec et al. 2024 (arXiv 2410.13850), eq. 5 to 7",

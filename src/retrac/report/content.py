@@ -147,7 +147,7 @@ def estimated(attribution: Attribution) -> str:
     """Say how scores were estimated; nothing where all of them are exact."""
     index = attribution.config.get("index")
     if not index:
-        return ""
+        return _sketched(attribution)
     numbers = f"{int(index['size']):,}"
     if index["kind"] == "recorded":
         return (
@@ -158,6 +158,21 @@ def estimated(attribution: Attribution) -> str:
     exact = int(attribution.dataset["exact"].values.sum())
     again = f" Those of the {exact:,} best candidates are exact, by methods that add up events."
     return told + (again if exact else "")
+
+
+def _sketched(attribution: Attribution) -> str:
+    """Say which methods compare sketches of gradients, and that the others do not."""
+    features = attribution.config.get("features", ())
+    sketched = [each for each in features if each.get("layer_numbers")]
+    names = [wording.method_name(name) for each in sketched for name in each["methods"]]
+    if not names:
+        return ""
+    told = (
+        f"Scores of {' and '.join(names)} come from sketches: of each tensor of weights, gradients "
+        f"are compared in about {sketched[0]['layer_numbers']:,} numbers."
+    )
+    exact = " Those of the other methods are of whole gradients."
+    return told + (exact if len(names) < len(attribution.methods) else "")
 
 
 def shown(asked: Sequence[Query], summed: Sequence[Summary]) -> set[int]:

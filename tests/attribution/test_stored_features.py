@@ -110,6 +110,18 @@ def test_an_index_is_what_would_be_computed_now(run, monkeypatch, request, draws
     assert_close(by_index.dataset[parts].values, now.dataset[parts].values, 2e-2)
 
 
+def test_an_index_of_the_loss_alone_and_of_other_draws(run):
+    index = build_index(run, replace(FEW, outputs=False, draws="medium", sketch_size=EVERYTHING))
+    assert index.features[TIMESTEPS].config["measurements"] == ["loss"]
+    assert index.features[TIMESTEPS].config["draws"] == "medium"
+    now = FeatureConfig("medium", outputs=False, layer_numbers=EVERYTHING)
+    assert_close(
+        kernel(run, index=True).scores.values, kernel(run, features=now).scores.values, 2e-3
+    )
+    with pytest.raises(RetracError, match="index"):
+        build_index(run, replace(FEW, sketch_size=EVERYTHING))
+
+
 def test_no_pass_over_the_training_set(run, monkeypatch):
     build_index(run, FEW)
     monkeypatch.setattr(type(run), "shown", None)  # what training showed the network

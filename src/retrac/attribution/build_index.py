@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from retrac.attribution.ahead import ahead
-from retrac.attribution.config import AttributeConfig, IndexConfig
+from retrac.attribution.config import AttributeConfig, FeatureConfig, IndexConfig
 from retrac.attribution.feature_plan import VISITS, FeaturePlan
 from retrac.attribution.indexed import INDEX
 from retrac.attribution.methods import Draws, methods, weight_named
@@ -85,6 +85,7 @@ class IndexWork:
             replay=config.replay,
             parameters=config.parameters,
             compute=config.compute,
+            features=FeatureConfig(config.draws, config.outputs),
         )
         for method in whole.chosen:
             if method.parameter_metric or method.draws.value not in (INTERVALS, TIMESTEPS):

@@ -145,11 +145,14 @@ class ComputeConfig:
             parse_bytes(self.memory_budget)
 
 
+DrawNames = Literal["auto", "visits", "small", "medium", "large"]
+
+
 @dataclass(frozen=True)
 class FeatureConfig:
     """The draws of methods that compare features, such as kernel-retrac."""
 
-    draws: Literal["auto", "visits", "small", "medium", "large"] = "auto"
+    draws: DrawNames = "auto"
     """visits: samples at the last 64 events of training, by eight bins of their timesteps; small: 4
     timesteps and 4 noises, medium: 16 and 4, large: 24 and 8. auto: visits where a method takes
     them and the events are known, else medium. On the benchmark kernel-retrac foretold retraining
@@ -267,6 +270,11 @@ class IndexConfig:
     sketch_size: int = 8192
     """About how many numbers a sketch has, stored in two bytes each: by sample, checkpoint and
     method, or for kernel-retrac by sample, bin of timesteps, measurement and part of the draws."""
+    draws: DrawNames = "auto"
+    """Of methods such as kernel-retrac: as for `retrac attribute`."""
+    outputs: bool = True
+    """Whether such methods are to compare gradients of the network's output, too; without them an
+    index of theirs takes a third of the time and of the space."""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:

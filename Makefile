@@ -33,6 +33,9 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	$(BIN)/python -m benchmarks.cost
+	$(BIN)/python -m benchmarks.fitting
+	$(BIN)/python -m benchmarks.bytes
+	$(BIN)/python -m benchmarks.indexed
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

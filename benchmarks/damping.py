@@ -158,34 +158,44 @@ def by_freedom(values: Tensor, part: float) -> float:
 
 
 def _figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, rule in zip(panels, ("share", "freedom"), strict=True):
-        lines: dict[str, list[tuple[float, float]]] = {}
-        for row in rows:
-            if row["rule"] == rule and ("+" in row["measurements"] or row["method"] in SINGLE):
-                name = _named(row, rows)
-                lines.setdefault(name, []).append(
-                    (row["value"], Interval.from_json(row["lds"]).value)
+    """A line of panels for each number of samples: one of λ as a share, one by freedom."""
+    sizes = sorted({row["samples"] for row in rows})
+    figure = Figure(figsize=(9, 1.2 + 2.8 * len(sizes)), layout="constrained")
+    panels = figure.subplots(len(sizes), 2, sharey="row", sharex="col", squeeze=False)
+    names = sorted({_named(row, rows) for row in rows})
+    colours = {name: f"C{number}" for number, name in enumerate(names)}
+    for size, line in zip(sizes, panels, strict=True):
+        for axes, rule in zip(line, ("share", "freedom"), strict=True):
+            lines: dict[str, list[tuple[float, float]]] = {}
+            for row in rows:
+                whole = "+" in row["measurements"] or row["method"] in SINGLE
+                if (row["rule"], row["samples"]) == (rule, size) and whole:
+                    value = Interval.from_json(row["lds"]).value
+                    lines.setdefault(_named(row, rows), []).append((row["value"], value))
+            for name, points in sorted(lines.items()):
+                axes.plot(
+                    *zip(*sorted(points), strict=True),
+                    marker="o",
+                    markersize=3,
+                    color=colours[name],
+                    label=name,
                 )
-        for name, points in lines.items():
-            axes.plot(*zip(*sorted(points), strict=True), marker="o", markersize=3, label=name)
-        axes.set_xscale("log")
-        axes.set_xlabel(
-            "λ / mean squared norm" if rule == "share" else "degrees of freedom / rank",
-            color=INK,
-        )
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("LDS", color=INK)
-    legend(figure, panels[0].get_lines())
+            axes.set_xscale("log")
+            axes.grid(alpha=0.3)
+            axes.spines[["top", "right"]].set_visible(False)
+        line[0].set_ylabel("LDS" if len(sizes) == 1 else f"LDS, {size:,} samples", color=INK)
+    for axes, label in zip(
+        panels[-1], ("λ / mean squared norm", "degrees of freedom / rank"), strict=True
+    ):
+        axes.set_xlabel(label, color=INK)
+    legend(figure, panels[0, 0].get_lines())
     head(figure, "How strongly should kernels be damped?")
     return figure
 
 
 def _named(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """What tells a line from the others."""
-    about = {"samples": "{} samples", "draws": "{}", "numbers": "{} numbers"}
+    about = {"draws": "{}", "numbers": "{} numbers"}
     differ = [
         text.format(row[key]) for key, text in about.items() if len({r[key] for r in rows}) > 1
     ]

@@ -44,6 +44,7 @@ from retrac.data.config import DatasetConfig
 from retrac.diffusion.loss import Objective
 from retrac.diffusion.measurements import output_mean
 from retrac.errors import RetracError
+from retrac.files import read_json
 from retrac.gradients.weights import inverse_norm
 from retrac.training.adopted import adopt
 from retrac.training.config import AdoptConfig
@@ -125,6 +126,19 @@ def in_pieces(run: Run, names: tuple[str, ...], features: FeatureConfig) -> dict
         work.do(parts)
         found |= zip((method.name for method in work.methods), work.assemble(parts), strict=True)
     return found
+
+
+def test_what_methods_say_of_their_foresight_is_what_was_measured() -> None:
+    results = Path(__file__).parents[2] / "benchmarks" / "results" / "leaderboard.json"
+    board = read_json(results)
+    measured = {row["method"]: row["all"]["value"] for row in board["table"]}
+    for name, told in module.LDS.items():
+        title = methods()[name].title
+        row = title if title in measured else f"{title}, 1 event a checkpoint"
+        assert round(measured[row], 2) == told, name
+    assert round(measured["pixels"], 2) == module.LDS_PIXELS
+    assert round(board["ceiling"]["of_the_mean"], 2) == module.LDS_BOUND
+    assert {*module.LDS} == {each.name for each in module._RECORDS}
 
 
 def test_every_method_of_features_is_held_against_algebra() -> None:

@@ -25,7 +25,7 @@ from retrac.attribution.config import AttributeConfig, FeatureConfig
 from retrac.attribution.engine import Engine
 from retrac.attribution.feature_work import FeatureWork
 from retrac.attribution.methods import method_named, methods
-from retrac.attribution.metrics import DampedKernel
+from retrac.attribution.metrics import NOTHING, DampedKernel, damping_of
 from retrac.evaluation.interval import Interval
 from retrac.evaluation.lds import Lds
 from retrac.evaluation.retraining import Retraining
@@ -42,8 +42,6 @@ DAMPED = {name: each for name, each in methods().items() if isinstance(each.metr
 BY_LAYER = tuple(name for name, method in DAMPED.items() if method.separable)
 SINGLE = tuple(name for name in DAMPED if name not in BY_LAYER)
 """Methods with a kernel for each layer, and with a single one."""
-STEPS = 60
-"""Halvings in the search for a λ with some degrees of freedom."""
 
 Damping = Callable[[Tensor], float]
 """Eigenvalues of K, `[N]` -> λ."""
@@ -146,15 +144,8 @@ def kernels(
 
 def by_freedom(values: Tensor, part: float) -> float:
     """The λ with which `Σ v / (v + λ)` is this part of the number of eigenvalues above zero."""
-    positive = values[values > values.max() * 1e-9]
-    low, high = 1e-12 * float(values.max()), 1e6 * float(values.max())
-    for _ in range(STEPS):
-        middle = (low * high) ** 0.5
-        if float((positive / (positive + middle)).sum()) > part * len(positive):
-            low = middle
-        else:
-            high = middle
-    return (low * high) ** 0.5
+    positive = values[values > values.max() * NOTHING]
+    return damping_of(positive, part * len(positive))
 
 
 def _figure(rows: Sequence[Mapping[str, Any]]) -> Figure:

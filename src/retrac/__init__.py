@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from retrac.attribution.attribution import Attribution
     from retrac.attribution.config import AttributeConfig, ComputeConfig, PlanConfig, QueryConfig
     from retrac.attribution.methods import Draws, Method, methods
-    from retrac.attribution.metrics import DampedKernel, Metric
+    from retrac.attribution.metrics import DampedKernel, Freedom, Metric
     from retrac.attribution.norms import norms
     from retrac.attribution.queries import open_queries
     from retrac.attribution.self_influence import self_influence
@@ -40,6 +40,7 @@ _HOMES = {
     "Attribution": "retrac.attribution.attribution",
     "ComputeConfig": "retrac.attribution.config",
     "DampedKernel": "retrac.attribution.metrics",
+    "Freedom": "retrac.attribution.metrics",
     "DatasetConfig": "retrac.data.config",
     "Draws": "retrac.attribution.methods",
     "Events": "retrac.training.ledger",
@@ -81,6 +82,7 @@ __all__ = [
     "DatasetConfig",
     "Draws",
     "Events",
+    "Freedom",
     "ImportConfig",
     "Ledger",
     "Method",

@@ -1,10 +1,12 @@
 """Methods of features as dense algebra: gradients by autograd, kernels written out, in float64."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
+from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from retrac.attribution.draws import Rows
@@ -79,11 +81,30 @@ def layers_of(model: nn.Module) -> list[slice]:
 def kernel(queries: Tensor, samples: Tensor, damping: float) -> Tensor:
     """`K_q (K + λ mean(diag K) I)⁻¹`, zero where K is."""
     gram = samples @ samples.T
-    shift = damping * gram.diagonal().mean()
+    return solved(queries, samples, damping * float(gram.diagonal().mean()))
+
+
+def solved(queries: Tensor, samples: Tensor, shift: float) -> Tensor:
+    """`K_q (K + λI)⁻¹`."""
     if shift == 0:
         return queries.new_zeros(len(queries), len(samples))
+    gram = samples @ samples.T
     damped = gram + shift * torch.eye(len(gram), dtype=gram.dtype)
     return (queries @ samples.T) @ torch.linalg.inv(damped)
+
+
+def freely(queries: Tensor, samples: Tensor, number: float) -> Tensor:
+    """The same with the λ that leaves so many degrees of freedom, `tr K (K + λI)⁻¹`, or half of
+    the rank of K."""
+    gram = samples @ samples.T
+    wanted = min(number, int(torch.linalg.matrix_rank(gram)) / 2)
+    identity = torch.eye(len(gram), dtype=gram.dtype)
+
+    def excess(log: float) -> float:
+        return float(torch.linalg.solve(gram + math.exp(log) * identity, gram).trace()) - wanted
+
+    scale = math.log(float(gram.trace()))
+    return solved(queries, samples, math.exp(brentq(excess, scale - 20, scale + 5, xtol=1e-13)))
 
 
 def kernel_retrac(queries: Tensor, samples: Tensor, layers: list[slice]) -> Tensor:
@@ -98,12 +119,12 @@ def kernel_retrac(queries: Tensor, samples: Tensor, layers: list[slice]) -> Tens
 
 def trak(queries: Tensor, samples: Tensor, layers: list[slice]) -> Tensor:
     """One kernel."""
-    return kernel(queries[0], samples[0], 0.5)
+    return freely(queries[0], samples[0], 25)
 
 
 def d_trak(queries: Tensor, samples: Tensor, layers: list[slice]) -> Tensor:
-    """The same, hardly damped."""
-    return kernel(queries[0], samples[0], 0.02)
+    """The same: what differs is what is measured."""
+    return freely(queries[0], samples[0], 25)
 
 
 def cosine(queries: Tensor, samples: Tensor, layers: list[slice]) -> Tensor:

@@ -36,7 +36,7 @@ from retrac.attribution.methods import (
     method_named,
     methods,
 )
-from retrac.attribution.metrics import DampedKernel, Identity, UnitNorm
+from retrac.attribution.metrics import DampedKernel, Freedom, Identity, UnitNorm
 from retrac.attribution.parameter_metrics import SecondMoment
 from retrac.attribution.parts import Parts
 from retrac.attribution.queries import open_queries, training_samples
@@ -489,5 +489,8 @@ def test_an_index_has_nothing_for_methods_that_change_directions(own_run: Path) 
 
 def test_kernels_of_another_damping_are_other_records() -> None:
     kernel = method_named("trak")
-    assert dataclasses.replace(kernel, metric=DampedKernel(0.5)) == kernel
+    assert dataclasses.replace(kernel, metric=DampedKernel(Freedom(25))) == kernel
+    for damping in (25, Freedom(26)):
+        other = dataclasses.replace(kernel, metric=DampedKernel(damping))
+        assert other.identity != kernel.identity
     assert dataclasses.replace(kernel, metric=DampedKernel(1.0)).feature == kernel.feature

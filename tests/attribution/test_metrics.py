@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from retrac.attribution.feature_work import pseudo_groups
-from retrac.attribution.metrics import DampedKernel, Identity, UnitNorm, damped_inverse
+from retrac.attribution.metrics import DampedKernel, Freedom, Identity, UnitNorm, damped_inverse
 
 from . import dense
 
@@ -47,6 +47,26 @@ def test_a_kernel_is_the_same_in_either_form(count: int) -> None:
     samples, queries = drawn(count, 30), drawn(4, 30)
     found = DampedKernel(0.3).fit(samples, LAYERS)(queries) @ samples.T
     torch.testing.assert_close(found, dense.kernel(queries, samples, 0.3), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("count", "freedom"), [(5, 2.0), (12, 25), (40, 2.0), (40, 12.5), (40, 25)]
+)
+def test_a_kernel_of_some_degrees_of_freedom(count: int, freedom: float) -> None:
+    """With fewer samples than numbers and with more; 25 are more than half of any rank here."""
+    samples, queries = drawn(count, 30), drawn(4, 30)
+    found = DampedKernel(Freedom(freedom)).fit(samples, LAYERS)(queries) @ samples.T
+    torch.testing.assert_close(
+        found, dense.freely(queries, samples, freedom), rtol=1e-8, atol=1e-12
+    )
+
+
+def test_some_of_many_samples_decide_on_degrees_of_freedom(monkeypatch) -> None:
+    samples = drawn(900, 30) * torch.linspace(0.1, 3, 30)
+    every = Freedom(8.0).strength(samples)
+    monkeypatch.setattr("retrac.attribution.metrics.MOST", 300)
+    assert Freedom(8.0).strength(samples) == pytest.approx(every, rel=0.1)
+    assert Freedom(8.0).strength(torch.zeros(900, 30)) == 0
 
 
 def test_kernels_by_layer_are_fitted_to_some_layers_as_to_all() -> None:
@@ -91,7 +111,8 @@ def test_many_samples_in_single_precision_are_fitted_as_in_double() -> None:
 
 def test_vectors_of_zeros_stay_so() -> None:
     queries = torch.zeros(2, 30)
-    for metric in (Identity(), UnitNorm(), DampedKernel(0.3), DampedKernel(0.3, by_layer=True)):
+    kernels = (DampedKernel(0.3), DampedKernel(0.3, by_layer=True), DampedKernel(Freedom(2.0)))
+    for metric in (Identity(), UnitNorm(), *kernels):
         assert not metric.fit(torch.ones(5, 30), LAYERS)(queries).any()
         assert torch.isfinite(metric.fit(torch.zeros(5, 30), LAYERS)(torch.ones(2, 30))).all()
 

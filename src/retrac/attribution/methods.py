@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import NamedTuple
 
-from retrac.attribution.metrics import DampedKernel, Identity, Metric, UnitNorm
+from retrac.attribution.metrics import DampedKernel, Freedom, Identity, Metric, UnitNorm
 from retrac.attribution.parameter_metrics import Curvature, ParameterMetric, SecondMoment
 from retrac.diffusion.measurements import Measurement, loss, output_mean, output_square
 from retrac.errors import RetracError, unknown
@@ -163,7 +163,7 @@ _RECORDS = (
         estimand=EXPECTED_ESTIMAND,
         source="Park et al. 2023, eq. 13; for diffusion models Zheng et al. 2024, section 3",
         draws=Draws.AVERAGE,
-        metric=DampedKernel(0.5),
+        metric=DampedKernel(Freedom(25)),
         signed=False,
     ),
     Method(
@@ -175,7 +175,7 @@ _RECORDS = (
         source="Zheng et al. 2024, section 4",
         measurements=(output_square,),
         draws=Draws.AVERAGE,
-        metric=DampedKernel(0.02),
+        metric=DampedKernel(Freedom(25)),
         signed=False,
     ),
     Method(

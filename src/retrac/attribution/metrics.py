@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 CHUNK = 4096
 """Columns that are in float64 at a time."""
 
+MOST = 4096
+"""Samples whose eigenvalues decide how strongly a kernel is damped, about."""
+NOTHING = 1e-9
+"""A share of the largest eigenvalue that is zero."""
+HALVINGS = 60
+"""In the search for a λ."""
+
 Transform: TypeAlias = "Callable[[Tensor], Tensor]"
 """Queries' vectors `[Q, d]` -> `[Q, d]`."""
 
@@ -61,18 +68,43 @@ class UnitNorm:
 
 
 @dataclass(frozen=True)
+class Freedom:
+    """The λ with which a kernel K has some effective degrees of freedom, `tr K (K + λI)⁻¹`.
+
+    Attributes:
+        number: of them, above 0; of a kernel of less than twice this rank, half its rank.
+    """
+
+    number: float
+
+    def strength(self, samples: "Tensor") -> float:
+        """λ; 0 where the samples' features are.
+
+        Args:
+            samples: `[N, d]`. Of many, `MOST` evenly spaced ones decide.
+        """
+        import torch
+
+        step = -(-len(samples) // MOST)
+        some = samples[::step]
+        values = torch.linalg.eigvalsh(_gram(some if len(some) < some.shape[1] else some.mT))
+        rank = int((values > values.max() * NOTHING).sum())
+        return damping_of(values, min(self.number, rank / 2)) * len(samples) / len(some)
+
+
+@dataclass(frozen=True)
 class DampedKernel:
     """`K_q (K + λI)⁻¹`, with `K = G Gᵀ` the products of the samples' features.
 
-    A query's vector becomes `(GᵀG + λI)⁻¹ u` (Park et al. 2023, TRAK, eq. 13). λ is a share of the
-    mean of K's diagonal, which is a sample's mean squared norm.
+    A query's vector becomes `(GᵀG + λI)⁻¹ u` (Park et al. 2023, TRAK, eq. 13).
 
     Attributes:
-        damping: that share, above 0.
+        damping: λ as a share, above 0, of the mean of K's diagonal, which is a sample's mean
+            squared norm; or by the degrees of freedom that it leaves.
         by_layer: whether every layer has a kernel of its own; the score is their mean.
     """
 
-    damping: float
+    damping: float | Freedom
     by_layer: bool = False
 
     @property
@@ -94,22 +126,46 @@ class DampedKernel:
         return transform
 
 
-def damped_inverse(samples: "Tensor", damping: float) -> Transform:
-    """`u -> (GᵀG + λI)⁻¹ u`, with λ = damping · mean_i ‖g_i‖²; zero where G is.
+def damping_of(values: "Tensor", number: float) -> float:
+    """The λ with which `Σ v / (v + λ)` is a number; 0 where no v is above zero.
+
+    Args:
+        values: v, eigenvalues of a kernel, `[n]`.
+        number: below the kernel's rank.
+    """
+    largest = float(values.max())
+    if largest <= 0:
+        return 0.0
+    positive = values[values > largest * NOTHING]
+    low, high = NOTHING * largest, float(positive.sum()) / number
+    for _ in range(HALVINGS):
+        middle = (low * high) ** 0.5
+        if float((positive / (positive + middle)).sum()) > number:
+            low = middle
+        else:
+            high = middle
+    return (low * high) ** 0.5
+
+
+def damped_inverse(samples: "Tensor", damping: float | Freedom) -> Transform:
+    """`u -> (GᵀG + λI)⁻¹ u`, with λ = damping · mean_i ‖g_i‖², or by freedom; zero where G is.
 
     With N samples of d numbers the smaller of two matrices is factorised: of d×d (the primal), or
     of N×N (the dual: `(u - Gᵀ(GGᵀ + λI)⁻¹Gu) / λ`).
 
     Args:
         samples: G, `[N, d]`.
-        damping: above 0.
+        damping: above 0, or degrees of freedom.
     """
     import torch
 
     count, size = samples.shape
     primal = size <= count
     gram = _gram(samples.mT if primal else samples)
-    strength = damping * float(gram.diagonal().sum()) / count  # both have the same trace
+    if isinstance(damping, Freedom):
+        strength = damping.strength(samples)
+    else:
+        strength = damping * float(gram.diagonal().sum()) / count  # both have the same trace
     if strength == 0:
         return torch.zeros_like
     gram.diagonal().add_(strength)

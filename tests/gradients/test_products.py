@@ -17,6 +17,7 @@ NEEDS_ONEDNN = pytest.mark.skipif(
 def by_onednn(request, monkeypatch) -> bool:
     monkeypatch.setattr(products, "_mkl_is_slow", lambda: request.param)
     monkeypatch.setattr(products, "ALONE", 0)
+    monkeypatch.setattr(products, "LONG", 0)
     calls: list[int] = []
     multiply = products._onednn
     monkeypatch.setattr(products, "_onednn", lambda *sides: calls.append(1) or multiply(*sides))
@@ -56,6 +57,7 @@ def test_in_place(by_onednn):
 def test_groups_and_double_precision_go_to_torch(monkeypatch):
     monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
     monkeypatch.setattr(products, "ALONE", 0)
+    monkeypatch.setattr(products, "LONG", 0)
     monkeypatch.setattr(products, "_onednn", None)
     left, right = numbers(3, 2, 7, 20), numbers(3, 2, 20, 5)
     products.in_place(left, right, numbers(3, 2, 7, 5))

@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-ALONE = 2**22
+ALONE = 2**24
 """Operations of a product from which on it is worth a call of its own, on each core."""
+LONG = 64
+"""Numbers over which it sums from then on; with fewer, copying its results takes as long."""
 PROCESSOR = Path("/proc/cpuinfo")
 
 
@@ -26,7 +28,8 @@ def in_place(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
     """`left @ right` of `[B, G, m, k]` and `[B, G, k, n]`, written to `out` `[B, G, m, n]`."""
     _, groups, rows, inner = left.shape
     operations = 2 * rows * inner * right.shape[3]
-    if groups > 1 or not _served(left) or operations < ALONE * torch.get_num_threads():
+    small = inner < LONG or operations < ALONE * torch.get_num_threads()
+    if groups > 1 or small or not _served(left):
         return torch.matmul(left, right, out=out)
     for one, other, place in zip(left[:, 0], right[:, 0], out[:, 0], strict=True):
         place.copy_(_onednn(one, other.T))

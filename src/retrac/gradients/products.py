@@ -1,8 +1,8 @@
 """Matrix products, by the library that has fast code for this processor.
 
 torch multiplies matrices by MKL, which leaves the wide registers (AVX-512) of processors that are
-not Intel's unused, and convolves by oneDNN, which uses them: on an AMD EPYC products take 2.2 times
-as long by MKL (`python -m benchmarks.products`).
+not Intel's unused, and convolves by oneDNN, which uses them: one core of an AMD EPYC multiplies 2.2
+times as fast by oneDNN (`python -m benchmarks.products`).
 """
 
 import platform

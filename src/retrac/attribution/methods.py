@@ -222,7 +222,7 @@ LDS: Mapping[str, float] = {
     "kernel-retrac": 0.76,
     "retrac": 0.28,
     "tracin": 0.26,
-    "trak": 0.56,
+    "trak": 0.57,
     "d-trak": 0.56,
     "ekfac": 0.72,
     "adam": 0.51,

@@ -83,19 +83,19 @@ ENTRIES = (
 SINGLE = {"1 event a checkpoint": "1 event", "all events": "all its events"}
 """Ways whose checkpoints are scored one by one, too."""
 BEST = "λ chosen on this bank, an upper bound"
+_OURS, _LATER, _EARLIER = (method_named(name).title for name in (KERNEL, *EVENTS))
 PAIRS = (
-    ("Kernel ReTrac", "pixels"),
-    ("Kernel ReTrac", "patches"),
-    ("Kernel ReTrac", "EK-FAC influence"),
-    ("Kernel ReTrac", "Kernel ReTrac, loss alone"),
-    ("Kernel ReTrac, 192 draws", "Kernel ReTrac, 64 draws"),
-    ("Kernel ReTrac, 64 draws", "Kernel ReTrac, 64 draws, whole layers"),
-    ("Kernel ReTrac, recorded while training", "Kernel ReTrac, loss alone"),
-    ("ReTrac, all events", "TracIn, all events"),
-    ("ReTrac, all events", "ReTrac, 1 event a checkpoint"),
-    ("TracIn, all events", "TracIn, 1 event a checkpoint"),
-    ("ReTrac, deepest level, all events", "ReTrac, all events"),
+    *((_OURS, baseline) for baseline in ("pixels", "patches")),
+    *((_OURS, method_named(name).title) for name in OTHERS),
+    (_OURS, f"{_OURS}, loss alone"),
+    (f"{_OURS}, 192 draws", f"{_OURS}, 64 draws"),
+    (f"{_OURS}, 64 draws", f"{_OURS}, 64 draws, whole layers"),
+    (f"{_OURS}, recorded while training", f"{_OURS}, loss alone"),
+    (f"{_LATER}, all events", f"{_EARLIER}, all events"),
+    *((f"{title}, all events", f"{title}, 1 event a checkpoint") for title in (_LATER, _EARLIER)),
+    (f"{_LATER}, deepest level, all events", f"{_LATER}, all events"),
 )
+"""Of rows whose differences are told."""
 
 
 @dataclass(frozen=True)

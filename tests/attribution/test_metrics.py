@@ -63,10 +63,11 @@ def test_a_kernel_of_some_degrees_of_freedom(count: int, freedom: float) -> None
 
 def test_some_of_many_samples_decide_on_degrees_of_freedom(monkeypatch) -> None:
     samples = drawn(900, 30) * torch.linspace(0.1, 3, 30)
-    every = Freedom(8.0).strength(samples)
+    gram = samples.T @ samples
+    every = Freedom(8.0).strength(samples, gram)
     monkeypatch.setattr("retrac.attribution.metrics.MOST", 300)
-    assert Freedom(8.0).strength(samples) == pytest.approx(every, rel=0.1)
-    assert Freedom(8.0).strength(torch.zeros(900, 30)) == 0
+    assert Freedom(8.0).strength(samples, gram) == pytest.approx(every, rel=0.1)
+    assert Freedom(8.0).strength(torch.zeros(900, 30), torch.zeros(30, 30)) == 0
 
 
 def test_kernels_by_layer_are_fitted_to_some_layers_as_to_all() -> None:

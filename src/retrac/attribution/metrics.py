@@ -77,17 +77,20 @@ class Freedom:
 
     number: float
 
-    def strength(self, samples: "Tensor") -> float:
+    def strength(self, samples: "Tensor", gram: "Tensor") -> float:
         """λ; 0 where the samples' features are.
 
         Args:
-            samples: `[N, d]`. Of many, `MOST` evenly spaced ones decide.
+            samples: G, `[N, d]`. Of many, `MOST` evenly spaced ones decide.
+            gram: `G Gᵀ` or `GᵀG`, which have the same eigenvalues but for zeros.
         """
         import torch
 
         step = -(-len(samples) // MOST)
         some = samples[::step]
-        values = torch.linalg.eigvalsh(_gram(some if len(some) < some.shape[1] else some.mT))
+        if step > 1:
+            gram = _gram(some if len(some) < some.shape[1] else some.mT)
+        values = torch.linalg.eigvalsh(gram)
         rank = int((values > values.max() * NOTHING).sum())
         return damping_of(values, min(self.number, rank / 2)) * len(samples) / len(some)
 
@@ -163,7 +166,7 @@ def damped_inverse(samples: "Tensor", damping: float | Freedom) -> Transform:
     primal = size <= count
     gram = _gram(samples.mT if primal else samples)
     if isinstance(damping, Freedom):
-        strength = damping.strength(samples)
+        strength = damping.strength(samples, gram)
     else:
         strength = damping * float(gram.diagonal().sum()) / count  # both have the same trace
     if strength == 0:

@@ -116,7 +116,42 @@ class _Use:
     layer: nn.Module
     parameters: dict[str, nn.Parameter]
     call: Call
+    tensors: list[Tensor]
     versions: list[int]
+
+    @staticmethod
+    def of(
+        layer: nn.Module,
+        parameters: dict[str, nn.Parameter],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> "_Use":
+        """Keep the arguments without their autograd history, which would keep the graph alive."""
+        if not kwargs and all(isinstance(argument, Tensor) for argument in args):  # most layers
+            args = tuple(argument.detach() for argument in args)
+            tensors = list(args)
+        else:
+            args, kwargs = tree_map(_detached, (args, kwargs))
+            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        versions = [tensor._version for tensor in tensors]
+        return _Use(layer, parameters, Call(args, kwargs), tensors, versions)
+
+    @property
+    def was_overwritten(self) -> bool:
+        """Whether an argument is no longer what the layer saw."""
+        return [tensor._version for tensor in self.tensors] != self.versions
+
+    def call_in(self, precision: torch.dtype) -> Call:
+        """The call in the precision of gradients, from which autocast and half-precision weights
+        take it."""
+        if all(tensor.dtype == precision for tensor in self.tensors):
+            return self.call
+        args, kwargs = tree_map(partial(_cast, precision), (self.call.args, self.call.kwargs))
+        return self.call._replace(args=args, kwargs=kwargs)
+
+    def free(self) -> None:
+        """Give the arguments' memory back."""
+        self.call, self.tensors, self.versions = Call((), {}), [], []
 
 
 class LiveTape:
@@ -182,8 +217,7 @@ class LiveTape:
                 f"{describe(self._layers[layer], layer)} runs again during backward; switch "
                 "gradient checkpointing off (diffusers: model.disable_gradient_checkpointing())"
             )
-        call = Call(*_detached(args, kwargs))
-        use = _Use(layer, self._own(layer), call, _versions(call))
+        use = _Use.of(layer, self._own(layer), args, kwargs)
         self._enter(use)
         self._running.append(use)
 
@@ -222,14 +256,14 @@ class LiveTape:
                 f"a gradient reached {self._describe(use)} during the forward pass; models that "
                 "differentiate inside their forward are not supported"
             )
-        if _versions(use.call) != use.versions:
+        if use.was_overwritten:
             raise CoverageError(
                 f"the input of {self._describe(use)} was overwritten in place, by the layer or "
                 "after it; make that operation out of place"
             )
         gradients = self._apply_rule(use, output_gradient.detach())
         if self.last:
-            use.call = Call((), {})  # frees the inputs
+            use.free()
         for own_name, parameter in use.parameters.items():
             if own_name in gradients:
                 earlier = self._pending.get(parameter)
@@ -249,7 +283,7 @@ class LiveTape:
         if self.scale != 1:
             given = given / self.scale
         try:
-            return rule_for(use.layer)(use.layer, _in_precision(precision, use.call), given)
+            return rule_for(use.layer)(use.layer, use.call_in(precision), given)
         except torch.cuda.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, IndexError) as error:
@@ -373,26 +407,10 @@ def _constant_rows(losses: Tensor) -> list[bool]:
     return [not losses.requires_grad]
 
 
-def _detached(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Arguments without their autograd history, which would keep the graph alive."""
-    if not kwargs and all(isinstance(argument, Tensor) for argument in args):  # most layers
-        return tuple(argument.detach() for argument in args), kwargs
-    return tree_map(
-        lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, (args, kwargs)
-    )
+def _detached(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
 
 
-def _in_precision(precision: torch.dtype, call: Call) -> Call:
-    """A call's arguments in the precision of gradients: autocast and half-precision weights take
-    them from it."""
-
-    def cast(leaf: Any) -> Any:
-        is_other = isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype != precision
-        return leaf.to(precision) if is_other else leaf
-
-    return call._replace(args=tree_map(cast, call.args), kwargs=tree_map(cast, call.kwargs))
-
-
-def _versions(call: Call) -> list[int]:
-    leaves = tree_leaves((call.args, call.kwargs))
-    return [leaf._version for leaf in leaves if isinstance(leaf, Tensor)]
+def _cast(precision: torch.dtype, leaf: Any) -> Any:
+    is_other = isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype != precision
+    return leaf.to(precision) if is_other else leaf

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
 
-from benchmarks.cost.report import device_name
+from benchmarks.cost.report import device_name, waiting
 from benchmarks.sketches import agreement
 from retrac.allocator import keep_freed_memory
 from retrac.attribution.attribute import attribute
@@ -122,6 +122,7 @@ def _report(rows: list[dict[str, Any]], settings: Settings) -> None:
         {
             "command": " ".join(["python", "-m", "benchmarks.recording", *sys.argv[1:]]),
             "device": device_name("cpu"),
+            "waiting threads": waiting(),
             "epochs": settings.epochs,
             "compared with": MANY,
             "rows": rows,

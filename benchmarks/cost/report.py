@@ -1,5 +1,6 @@
 """The table and the JSON of what was measured."""
 
+import os
 import platform
 import statistics
 import sys
@@ -118,6 +119,7 @@ def content(measured: Sequence[Measured], names: Sequence[str], device: str) -> 
         "command": " ".join(["python", "-m", "benchmarks.cost", *sys.argv[1:]]),
         "device": device,
         "threads": torch.get_num_threads(),
+        "waiting threads": waiting(),
         "python": platform.python_version(),
         "versions": {package: _version(package) for package in ("torch", "captum", "dattri")},
         "networks": {
@@ -145,6 +147,12 @@ def device_name(device: str) -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.machine()
+
+
+def waiting() -> str:
+    """What threads do between two operations: they spin if nothing is said, and sleep if passive,
+    which costs small operations time, but leaves the cores to other processes."""
+    return os.environ.get("OMP_WAIT_POLICY", "spin")
 
 
 def _row(measured: Measured, name: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from benchmarks.cost.measure import Cost
 from benchmarks.cost.report import Measured
@@ -13,6 +13,8 @@ from retrac.report.canvas import INK, course, head
 
 HEIGHT = 0.8
 """Of all bars of one row together."""
+FAR = 10
+"""Between the shortest bar and the longest, from which on the axis is logarithmic."""
 
 
 def plot(measured: Sequence[Measured], names: Sequence[str], device: str) -> Figure:
@@ -43,13 +45,16 @@ def plot(measured: Sequence[Measured], names: Sequence[str], device: str) -> Fig
         )
         memory.barh(places, [c.peak_bytes / 2**30 for c in costs], thickness, color=colour)
     for axes, label in ((time, "× plain training step"), (memory, "GB beyond network and batch")):
-        axes.set_xscale("log")
+        lengths = [bar.get_width() for bar in axes.patches]
+        if lengths and max(lengths) > FAR * min(lengths):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(label)
-        axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.grid(axis="x", alpha=0.3)
     time.axvline(1, color=INK, linewidth=1)
     titles = [f"{ROWS[name].title}, per {ROWS[name].per}" for name in names]
     time.set_yticks(range(len(names)), titles)
     time.invert_yaxis()
-    time.legend()
+    figure.legend(loc="outside lower center", ncols=len(measured))
     return figure

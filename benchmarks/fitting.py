@@ -15,11 +15,16 @@ import torch
 import tyro
 
 from benchmarks.cost.report import device_name
-from retrac.attribution.metrics import DampedKernel
+from retrac.attribution.metrics import DampedKernel, Freedom
 from retrac.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
-CASES = {"32 layers of 256 numbers": (32, 256), "one block of 8,192 numbers": (1, 8192)}
+SHARE, FREEDOM = 0.1, Freedom(25)
+CASES = {
+    "32 layers of 256 numbers": (32, 256, SHARE),
+    "one block of 8,192 numbers": (1, 8192, SHARE),
+    "one block of 8,192 numbers, λ by degrees of freedom": (1, 8192, FREEDOM),
+}
 
 
 @dataclass(frozen=True)
@@ -29,22 +34,22 @@ class Settings:
 
     def __call__(self) -> None:
         rows = []
-        for name, (blocks, size) in CASES.items():
-            rows.append({"features": name, **self._measured(blocks, size)})
+        for name, case in CASES.items():
+            rows.append({"features": name, **self._measured(*case)})
             print(rows[-1], flush=True)
         write_json(
             RESULTS / "fitting.json",
             {"processor": device_name("cpu"), "threads": torch.get_num_threads(), "rows": rows},
         )
 
-    def _measured(self, blocks: int, size: int) -> dict[str, Any]:
+    def _measured(self, blocks: int, size: int, damping: float | Freedom) -> dict[str, Any]:
         """Of one case, whose features are freed ahead of the next."""
         generator = torch.Generator().manual_seed(0)
         samples = torch.randn(self.samples, blocks * size, generator=generator)
         queries = torch.randn(self.queries, blocks * size, generator=generator)
         layers = [slice(at, at + size) for at in range(0, blocks * size, size)]
         begun = time.perf_counter()
-        transform = DampedKernel(0.1, by_layer=blocks > 1).fit(samples, layers)
+        transform = DampedKernel(damping, by_layer=blocks > 1).fit(samples, layers)
         fitted = time.perf_counter()
         scores = transform(queries) @ samples.mT
         ended = time.perf_counter()

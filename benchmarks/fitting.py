@@ -20,7 +20,7 @@ from retrac.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 SHARE, FREEDOM = 0.1, Freedom(25)
-CASES = {
+CASES: dict[str, tuple[int, int, float | Freedom]] = {
     "32 layers of 256 numbers": (32, 256, SHARE),
     "one block of 8,192 numbers": (1, 8192, SHARE),
     "one block of 8,192 numbers, λ by degrees of freedom": (1, 8192, FREEDOM),

@@ -1,6 +1,9 @@
 """What fitting a curvature will need, by a pass of either round."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+
+from torch import Tensor
 
 from retrac.attribution.costs import clocked, few, passes
 from retrac.attribution.curvatures import (
@@ -36,15 +39,21 @@ def estimate_curvature(scorer: Scorer) -> Estimate | None:
     covariances = Covariances()
     with refusing_uncovered():
         summed = seconds_of(lambda: observe(scorer, model, shown, noise, covariances))
+        first_sums = _bytes_of(covariances.state())
         solved, bases = clocked(covariances.bases)
         eigenvalues = Eigenvalues(bases)
         squared = seconds_of(lambda: observe(scorer, model, shown, noise, eigenvalues))
-        state = eigenvalues.ekfac().state()
+        result = _bytes_of(eigenvalues.ekfac().state())
     return Estimate(
         load + solved + (first * summed + second * squared) / shown.size,
         peak_bytes(scorer.device.type),
-        sum(tensor.nbytes for tensor in state.values()),
+        # As the second round ends: what the first gave, the second's sums, and the result.
+        first_sums + _bytes_of(eigenvalues.state()) + result,
     )
+
+
+def _bytes_of(state: Mapping[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in state.values())
 
 
 def without_curvature(scorer: Scorer) -> Scorer:

@@ -26,12 +26,19 @@ if TYPE_CHECKING:
     from retrac.errors import RetracError
     from retrac.report.page import write_report
     from retrac.training.adopted import adopt
-    from retrac.training.config import AdoptConfig, ImportConfig, RecordConfig, TrainConfig
+    from retrac.training.config import (
+        AdoptConfig,
+        ImportConfig,
+        RecordConfig,
+        ReplayConfig,
+        TrainConfig,
+    )
     from retrac.training.generation import generate_images
     from retrac.training.imported import import_published
     from retrac.training.ledger import Events, Ledger
     from retrac.training.loop import train
     from retrac.training.own import adopt_module
+    from retrac.training.replaying import replay
     from retrac.training.run import Run
 
 _HOMES = {
@@ -53,6 +60,7 @@ _HOMES = {
     "Queries": "retrac.attribution.asked",
     "QueryConfig": "retrac.attribution.config",
     "RecordConfig": "retrac.training.config",
+    "ReplayConfig": "retrac.training.config",
     "RetracError": "retrac.errors",
     "Run": "retrac.training.run",
     "Seen": "retrac.diffusion.shown",
@@ -68,6 +76,7 @@ _HOMES = {
     "methods": "retrac.attribution.methods",
     "norms": "retrac.attribution.norms",
     "open_queries": "retrac.attribution.queries",
+    "replay": "retrac.training.replaying",
     "self_influence": "retrac.attribution.self_influence",
     "train": "retrac.training.loop",
     "write_report": "retrac.report.page",
@@ -92,6 +101,7 @@ __all__ = [
     "Queries",
     "QueryConfig",
     "RecordConfig",
+    "ReplayConfig",
     "RetracError",
     "Run",
     "Seen",
@@ -107,6 +117,7 @@ __all__ = [
     "methods",
     "norms",
     "open_queries",
+    "replay",
     "self_influence",
     "train",
     "write_report",

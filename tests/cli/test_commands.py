@@ -12,7 +12,9 @@ from PIL import Image
 
 from retrac.attribution.attribution import Attribution
 from retrac.attribution.methods import methods
+from retrac.training.replaying import ReplayedRun
 from retrac.training.run import Run
+from retrac.training.trained import TrainedRun
 
 from .conftest import BOTH, Command
 
@@ -25,6 +27,7 @@ COMMANDS = (
     "layers",
     "outliers",
     "norms",
+    "replay",
     "report",
     "explain",
 )
@@ -266,6 +269,23 @@ def test_norms(retrac: Command, own_run: Path) -> None:
     assert told.code == 0, told.err
     for path in told.out.split():
         assert Path(path).is_file() and Path(path).parent == own_run / "norms/sample-0003"
+
+
+def test_replay(retrac: Command, tiny_run: TrainedRun, tmp_path: Path) -> None:
+    ids, path = tiny_run.dataset.ids, tmp_path / "weights.csv"
+    path.write_text(f"id,weight\n{ids[5]},0.5\n")
+    told = retrac(
+        *("replay", tiny_run.path, "--from-epoch", 4, "--output", tmp_path / "replay"),
+        *("--without", f"id:{ids[0]},{ids[1]}", "--weights", path),
+    )
+    assert told.code == 0, told.err
+    assert told.out == (
+        f"{tmp_path / 'replay'}: epochs 5 to 6 of {tiny_run.path} again, without 2 of 24 samples\n"
+    )
+    found = Run.open(tmp_path / "replay")
+    assert isinstance(found, ReplayedRun)
+    assert found.sample_weights.values.tolist() == [0, 0, 1, 1, 1, 0.5, *[1] * 18]
+    assert retrac("generate", found.path, "--count", 1, "--steps", 2).code == 0
 
 
 def test_python_m_retrac() -> None:

@@ -51,6 +51,7 @@ COMMANDS = {
             *BOTH,
         ),
     ),
+    "replay": ("replay", "RUN", "--from-epoch", 2, "--without", "label=3", "--output", "NEW"),
     "evaluate": ("evaluate", "RUN", "--queries", "train:2", *SMALL, *BOTH, "--moved", 2),
     "removal": (
         *("removal", "RUN", "--attribution", "SCORED", "--k", 2, "--random-draws", 1),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from retrac.errors import RetracError
-from retrac.training import loop, state
+from retrac.training import state
 from retrac.training.loop import train
 from retrac.training.run import Run
 from retrac.training.signals import Interrupted
@@ -233,23 +233,6 @@ def test_a_generator_that_has_changed_is_noticed(own_run: Path) -> None:
     path.write_text(json.dumps(record))
     with pytest.raises(RetracError, match=r"does not reproduce the events.*NumPy 1\.0\.7"):
         train(TINY, own_run)
-
-
-@pytest.fixture
-def during_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
-    """Do something in the middle of a step of the next training."""
-
-    def plan(number: int, act: Callable[[], None]) -> None:
-        inputs, step = loop.training_inputs, iter(range(10**6))
-
-        def acting(*arguments: Any) -> Any:
-            if next(step) == number:
-                act()
-            return inputs(*arguments)
-
-        monkeypatch.setattr(loop, "training_inputs", acting)
-
-    return plan
 
 
 def fails_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int, error: Exception) -> None:

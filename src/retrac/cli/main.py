@@ -24,6 +24,7 @@ from retrac.cli.norms import Norms
 from retrac.cli.outliers import Outliers
 from retrac.cli.plant import Plant
 from retrac.cli.removal import Removal
+from retrac.cli.replay import Replay
 from retrac.cli.report import Report
 from retrac.cli.train import Train
 from retrac.data.named import NAMED
@@ -89,6 +90,7 @@ def _commands(given: Sequence[str]) -> Any:
         Annotated[Outliers, subcommand("outliers")],
         Annotated[Norms, subcommand("norms")],
         Annotated[tyro.conf.OmitSubcommandPrefixes[Lds], subcommand("lds")],
+        Annotated[Replay, subcommand("replay")],
         Annotated[Removal, subcommand("removal")],
         Annotated[Benchmark, subcommand("benchmark")],
         Annotated[Report, subcommand("report")],

@@ -12,6 +12,9 @@ from retrac.gradients.weights import WEIGHTS, Weight
 from retrac.training.plain import Plain, refuse_unknown_choices
 from retrac.training.visits import Visits
 
+MeanOver = Literal["batch", "weights"]
+"""What a step's sum of weighted losses is divided by."""
+
 LARGEST = 1e30
 """Of a number that optimisers compute with; float32 ends at 3e38."""
 
@@ -166,6 +169,20 @@ class RecordConfig:
         for name, value in (("sketch-size", self.sketch_size), ("record-bins", self.bins)):
             if value < 1:
                 raise RetracError(f"--{name} must be at least 1, not {value}")
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """From where to where a training is replayed."""
+
+    from_epoch: int = 0
+    """Whole epochs before the checkpoint from which training goes on; 0: from the first weights."""
+    to_epoch: int | None = None
+    """Whole epochs after which it ends. Default: the run's last checkpoint."""
+    mean_over: MeanOver = "batch"
+    """What a step's loss is divided by. batch: all samples of the batch, so that those that stay
+    count as they did; weights: the sum of the batch's weights, as if samples that are left out had
+    never been there."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from retrac.store.index import Index
 from retrac.store.intervals import INTERVALS, sum_columns, visit_columns
 from retrac.store.table import Column, Table, rows_in_chunk
 from retrac.training.begin_recording import plan_recording
-from retrac.training.config import RecordConfig, TrainConfig
+from retrac.training.config import RecordConfig, ReplayConfig, TrainConfig
 from retrac.training.generation import labels_for
 from retrac.training.generation import refuse_unfit as refuse_unfit_images
 from retrac.training.ledger import Ledger
@@ -29,9 +29,11 @@ from retrac.training.loop import (
     refuse_unfit_training,
 )
 from retrac.training.recording import NoRecording, Recorder
+from retrac.training.replaying import planned
 from retrac.training.resume import latest_state
 from retrac.training.run import Run, choose_checkpoints
 from retrac.training.state import read_point
+from retrac.training.trained import TrainedRun
 
 FLOAT = 4
 CHUNK = 64
@@ -115,12 +117,44 @@ def estimate_training(
     Raises:
         RetracError: as `train` before its first step.
     """
-    accelerator = make_accelerator(config)
     ledger = Ledger(config.seed, len(dataset), config.objective.timesteps)
-    network = first_weights(config, dataset.shape)
     begun = refuse_unfit_training(output, config, record, dataset, ledger)
+    return _estimate_from(_steps_done(output, 0), config, dataset, output, record, begun)
+
+
+def estimate_replay(
+    run: TrainedRun, weights: np.ndarray, config: ReplayConfig, output: Path
+) -> Estimate | None:
+    """Likewise of a replay.
+
+    Args:
+        run, weights, config, output: as for `replay`.
+
+    Raises:
+        RetracError: as `replay` before its first step.
+    """
+    found = planned(run, weights, config, output)
+    done = _steps_done(output, found.from_epoch * run.steps_per_epoch)
+    return _estimate_from(done, found.config, run.dataset, output, None, None)
+
+
+def _steps_done(output: Path, first: int) -> int:
+    """Of a training in a folder; `first` where it has not begun."""
     state = latest_state(output)
-    left = StepsLeft.of(config, len(dataset), read_point(state).step if state else 0)
+    return first if state is None else read_point(state).step
+
+
+def _estimate_from(
+    step: int,
+    config: TrainConfig,
+    dataset: ImageDataset,
+    output: Path,
+    record: RecordConfig | None,
+    begun: Index | None,
+) -> Estimate | None:
+    """From a step on; `begun` is the recording that there is already."""
+    accelerator = make_accelerator(config)
+    left = StepsLeft.of(config, len(dataset), step)
     if left.visits <= PASSES * config.batch_size or accelerator.num_processes > 1:
         return None
     # So low a learning rate that repeated steps cannot break the weights.
@@ -131,8 +165,8 @@ def estimate_training(
             folder,
             accelerator,
             dataset,
-            ledger,
-            network,
+            Ledger(config.seed, len(dataset), config.objective.timesteps),
+            first_weights(config, dataset.shape),
             NoRecording(),
         )
         costs = _plain_costs(training, config)

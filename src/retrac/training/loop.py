@@ -34,6 +34,7 @@ from retrac.training.recording import (
 )
 from retrac.training.resume import begin, latest_state, refuse_unfit
 from retrac.training.run import CHECKPOINTS
+from retrac.training.sample_weights import SampleWeights
 from retrac.training.signals import Interrupted, stop_requests
 from retrac.training.snapshot import write_snapshot
 from retrac.training.state import Point, load_state, make_ema, save_state
@@ -113,9 +114,11 @@ class Training:
         ledger: Ledger,
         model: UNet2DModel,
         recording: Recording,
+        weights: SampleWeights | None = None,
     ) -> None:
         self.config = config
         self.recording = recording
+        self.weights = weights or SampleWeights.ones(len(dataset))
         self.output = output
         self.accelerator = accelerator
         self.dataset = dataset
@@ -176,13 +179,14 @@ class Training:
         # A process without samples still takes part in the exchange of gradients.
         indices = mine if len(mine) else batch[:1]
         # Processes' gradients are averaged: weight each so that the result is the batch's mean.
-        factor = processes / len(batch)
+        factor = processes * self.weights.share(batch)
         with self.recording.watch() as tape:
             losses = tape.record(lambda: self._losses(epoch, indices))
             if not len(mine):
                 losses = losses * 0
             self._refuse_non_finite(losses, indices, step, epoch)
-            self.accelerator.backward(losses.sum() * factor)
+            weighted = losses * self.weights.of(indices).to(losses)
+            self.accelerator.backward(weighted.sum() * factor)
             tape.flush()
         if self.accelerator.scaler is not None:
             factor *= self.accelerator.scaler.get_scale()

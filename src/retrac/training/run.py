@@ -70,11 +70,13 @@ class Run(ABC):
         from retrac.training.adopted import ADOPTED, AdoptedRun
         from retrac.training.imported import IMPORTED, ImportedRun
         from retrac.training.own import OWN
+        from retrac.training.replaying import REPLAYED, ReplayedRun
         from retrac.training.trained import TrainedRun
 
         kinds: dict[Any, type[AdoptedRun | ImportedRun | TrainedRun]] = {
             ADOPTED: AdoptedRun,
             IMPORTED: ImportedRun,
+            REPLAYED: ReplayedRun,
         }
         path = Path(path)
         if not path.is_dir():

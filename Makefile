@@ -36,6 +36,7 @@ bench: $(STAMP)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	$(ALONE) $(BIN)/python -m benchmarks.cost
 	$(ALONE) $(BIN)/python -m benchmarks.fitting
+	$(ALONE) $(BIN)/python -m benchmarks.leaderboard
 	$(ALONE) $(BIN)/python -m benchmarks.bytes
 	$(ALONE) $(BIN)/python -m benchmarks.indexed
 

@@ -7,9 +7,11 @@
 The second command asks whether a rule holds for other numbers of samples; docs/leaderboard.md says
 how its banks are made. Features of a bank's model are made once; then kernels are fitted with λ as
 a share of the mean squared norm, over four decades, and with λ by the effective degrees of freedom
-(`tr K (K + λI)⁻¹` as a share of K's rank). Writes a JSON file, and a PNG file beside it.
+(`tr K (K + λI)⁻¹`, as a share of K's rank or as a number). Writes a JSON file, and a PNG file
+beside it.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +40,8 @@ RESULTS = Path(__file__).parent / "results"
 SHARES = tuple(sorted({*(float(f"{share:.3g}") for share in np.logspace(-3, 1, 25)), 0.02, 0.5}))
 """27 of them, as TRAK's authors try; those that were taken are among them."""
 FREEDOMS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+NUMBERS = (10, 25, 50, 100)
+"""Of degrees of freedom."""
 DAMPED = {name: each for name, each in methods().items() if isinstance(each.metric, DampedKernel)}
 BY_LAYER = tuple(name for name, method in DAMPED.items() if method.separable)
 SINGLE = tuple(name for name in DAMPED if name not in BY_LAYER)
@@ -108,6 +112,10 @@ def scored(work: FeatureWork) -> dict[tuple[str, float, str], np.ndarray]:
             ("freedom", part, lambda values, part=part: by_freedom(values, part))
             for part in FREEDOMS
         ),
+        *(
+            ("number", number, lambda values, number=number: by_freedom(values, number=number))
+            for number in NUMBERS
+        ),
     ]
     by_layer = method_named(work.methods[0].name).separable
     total: dict[tuple[str, float, str], Any] = {}
@@ -142,10 +150,11 @@ def kernels(
         yield rule, value, (turned / (values + damping(every))) @ back
 
 
-def by_freedom(values: Tensor, part: float) -> float:
-    """The λ with which `Σ v / (v + λ)` is this part of the number of eigenvalues above zero."""
+def by_freedom(values: Tensor, part: float = 0.5, number: float = math.inf) -> float:
+    """The λ with which `Σ v / (v + λ)` is this part of the number of eigenvalues above zero, or
+    this number, if it is less."""
     positive = values[values > values.max() * NOTHING]
-    return damping_of(positive, part * len(positive))
+    return damping_of(positive, min(number, part * len(positive)))
 
 
 def _figure(rows: Sequence[Mapping[str, Any]]) -> Figure:

@@ -83,7 +83,7 @@ ENTRIES = (
 SINGLE = {"1 event a checkpoint": "1 event", "all events": "all its events"}
 """Ways whose checkpoints are scored one by one, too."""
 BEST = "λ chosen on this bank, an upper bound"
-_OURS, _LATER, _EARLIER = (method_named(name).title for name in (KERNEL, *EVENTS))
+_OURS, _LATER, _EARLIER = (method_named(name).title for name in DEFAULT)
 PAIRS = (
     *((_OURS, baseline) for baseline in ("pixels", "patches")),
     *((_OURS, method_named(name).title) for name in OTHERS),

@@ -364,10 +364,11 @@ def test_a_package_that_breaks_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_choices_that_do_not_go_together_are_refused() -> None:
-    for wrong in ({"metric": UnitNorm()}, {"measurements": (output_mean,)}):
+    features = {"metric": UnitNorm()}, {"measurements": (output_mean,)}, {"unit_samples": True}
+    for wrong in features:
         for draws in (Draws.INTERVALS, Draws.LAST):
             with pytest.raises(
-                ValueError, match="another: a metric of features, and outputs, need"
+                ValueError, match="another: a metric of features, unit samples, and outputs, need"
             ):
                 another(draws=draws, **wrong)
     for wrong in ({"parameter_metric": SecondMoment()}, {"weight": inverse_norm}):
@@ -382,6 +383,7 @@ def test_records_are_whole() -> None:
     assert DEFAULT == ("kernel-retrac", "retrac", "tracin")
     for name, method in methods().items():
         assert method.name == name == name.lower() and method.title
+        assert method.formula
         assert all(text.endswith(".") for text in (method.about, method.estimand)) and method.source
     assert [method.name for method in by_events()] == ["retrac", "tracin"]
     groups = by_feature(list(methods().values()))
@@ -485,6 +487,23 @@ def test_an_index_has_nothing_for_methods_that_change_directions(own_run: Path) 
     build_index(run, IndexConfig(("tracin",), (6,), sketch_size=64))
     with pytest.raises(RetracError, match="does not hold what 'adam' needs"):
         retrac.attribute(run, "train:2", ("adam",), index=True)
+
+
+def test_a_package_that_is_installed_later_leaves_an_index_alone(
+    own_run: Path, install: Callable[..., None]
+) -> None:
+    """It has a measurement of its own, of which the index knows nothing."""
+
+    def brightness(predicted: Any) -> torch.Tensor:
+        return output_mean(predicted) * 2
+
+    run, chosen = Run.open(own_run), IndexConfig(DEFAULT[:1], sketch_size=64)
+    before = build_index(run, chosen).config
+    kernel = method_named(DEFAULT[0])
+    install(dataclasses.replace(kernel, name="another", measurements=(brightness,)))
+    assert build_index(run, chosen).config == before
+    with pytest.raises(RetracError, match="other settings"):
+        build_index(run, dataclasses.replace(chosen, methods=("another",)))
 
 
 def test_kernels_of_another_damping_are_other_records() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from families import EVERY, family
 from retrac.gradients import CoverageError, Directions, curvature, dots_and_norms, oracle
-from retrac.gradients.curvature import EKFAC, Covariances, Eigenvalues, fit_ekfac
+from retrac.gradients.curvature import EKFAC, Covariances, Eigenvalues
 from retrac.gradients.gradient import Dense
 from retrac.gradients.tape import per_sample_gradients
 
@@ -42,6 +42,17 @@ LAYERS = {
 def model_of(kind):
     layer, size = LAYERS[kind]
     return nn.Sequential(layer).double(), torch.randn(BATCH, *size)
+
+
+def fit_ekfac(model, first, second):
+    """In two rounds of forward and backward passes: eigenbases, then eigenvalues."""
+    covariances = Covariances()
+    for losses in first:
+        per_sample_gradients(model, losses, covariances)
+    eigenvalues = Eigenvalues(covariances.bases())
+    for losses in second:
+        per_sample_gradients(model, losses, eigenvalues)
+    return eigenvalues.ekfac()
 
 
 def gradients_of(model, losses):

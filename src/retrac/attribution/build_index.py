@@ -1,6 +1,6 @@
 """Making an index of a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -143,9 +143,18 @@ class IndexWork:
 
     @cached_property
     def plan(self) -> FeaturePlan:
-        """Of features by bin of timesteps, at the last checkpoint; for all methods that take
-        them."""
-        every = [method for method in methods().values() if method.draws is Draws.TIMESTEPS]
+        """Of features by bin of timesteps, at the last checkpoint: for the chosen methods, and for
+        all that what is there serves."""
+        chosen = {method.name for method in self.scorer.config.chosen}
+        every = [
+            method
+            for method in methods().values()
+            if method.draws is Draws.TIMESTEPS
+            and (
+                method.name in chosen
+                or {each.__name__ for each in method.measurements} <= self._measured
+            )
+        ]
         return FeaturePlan.of(self.scorer, every, PARTS)
 
     def planned(self) -> Index:
@@ -242,8 +251,18 @@ class IndexWork:
     @cached_property
     def _there(self) -> set[str]:
         """Names of the features that the run's index has: they grow with it."""
+        return set(self._features)
+
+    @cached_property
+    def _measured(self) -> set[str]:
+        """Names of the measurements that it has by bin of timesteps."""
+        feature = self._features.get(TIMESTEPS)
+        return set() if feature is None else {*feature.config["measurements"]}
+
+    @cached_property
+    def _features(self) -> Mapping[str, StoredFeature]:
         path = self.scorer.run.path / INDEX
-        return set(Index.open(path).features) if (path / CONFIG).is_file() else set()
+        return Index.open(path).features if (path / CONFIG).is_file() else {}
 
 
 def bin_rows(

@@ -61,6 +61,8 @@ class Method:
         about: what it computes, in a sentence or two.
         estimand: what exactly it foretells, in one sentence.
         source: paper and equation.
+        formula: of a score, in the words of docs/methods.md; g is a gradient, q a query, i a
+            sample, t a timestep.
         measurements: of which gradients are compared; their scores add up.
         draws: where gradients are taken.
         weight: of each gradient, by its norm.
@@ -77,6 +79,7 @@ class Method:
     about: str
     estimand: str
     source: str
+    formula: str = ""
     measurements: tuple[Measurement, ...] = (loss,)
     draws: Draws = Draws.INTERVALS
     weight: Weight = one
@@ -88,8 +91,11 @@ class Method:
 
     def __post_init__(self) -> None:
         by_events = self.draws in (Draws.INTERVALS, Draws.LAST)
-        if by_events and (self.metric != PLAIN or self.measurements != (loss,)):
-            raise ValueError(f"{self.name}: a metric of features, and outputs, need features")
+        of_features = self.metric != PLAIN or self.measurements != (loss,) or self.unit_samples
+        if by_events and of_features:
+            raise ValueError(
+                f"{self.name}: a metric of features, unit samples, and outputs, need features"
+            )
         if not by_events and (self.parameter_metric is not None or self.weight is not one):
             raise ValueError(f"{self.name}: a metric of parameters, and weights, need events")
 
@@ -132,6 +138,8 @@ _RECORDS = (
         "Samples are looked at where training met them, if that is known, else at other draws.",
         estimand=EXPECTED_ESTIMAND,
         source="ours; one kernel for each timestep and layer of TRAK's (Park et al. 2023, eq. 13)",
+        formula="Σ over measurements of the mean over timesteps t and layers l of "
+        "g_q (GᵀG + λI)⁻¹ g_i, with G the samples’ gradients at t in l and λ = 0.1 tr(GGᵀ)/N",
         measurements=(loss, output_mean, output_square),
         draws=Draws.TIMESTEPS,
         metric=DampedKernel(0.1, by_layer=True),
@@ -145,6 +153,7 @@ _RECORDS = (
         "gradient counts, so a large gradient norm does not lift a sample into every list.",
         estimand=EVENT_ESTIMAND,
         source="Xie et al. 2024, eq. 7",
+        formula="Σ_checkpoints ⟨mean_t ḡ_q,t/‖ḡ_q,t‖, Σ_visits (η/B) g_i/‖g_i‖⟩",
         weight=inverse_norm,
     ),
     Method(
@@ -155,6 +164,7 @@ _RECORDS = (
         "dominating norm effect.",
         estimand=EVENT_ESTIMAND,
         source="Xie et al. 2024, eq. 4; Pruthi et al. 2020",
+        formula="Σ_checkpoints ⟨mean_t ḡ_q,t, Σ_visits (η/B) g_i⟩",
     ),
     Method(
         name="trak",
@@ -162,6 +172,8 @@ _RECORDS = (
         about="One damped kernel between gradients of the loss, each a mean over timesteps.",
         estimand=EXPECTED_ESTIMAND,
         source="Park et al. 2023, eq. 13; for diffusion models Zheng et al. 2024, section 3",
+        formula="ḡ_q (GᵀG + λI)⁻¹ ḡ_i, with ḡ means over timesteps, G those of all samples, and λ "
+        "such that 25 degrees of freedom are left",
         draws=Draws.AVERAGE,
         metric=DampedKernel(Freedom(25)),
         signed=False,
@@ -173,6 +185,7 @@ _RECORDS = (
         "timesteps.",
         estimand=EXPECTED_ESTIMAND,
         source="Zheng et al. 2024, section 4",
+        formula="as TRAK, with g the gradient of the output’s mean square",
         measurements=(output_square,),
         draws=Draws.AVERAGE,
         metric=DampedKernel(Freedom(25)),
@@ -187,6 +200,8 @@ _RECORDS = (
         estimand="By how much the query’s loss at the optimum would rise if the sample counted a "
         "little less, to first order.",
         source="Mlodozeniec et al. 2024 (arXiv 2410.13850), eq. 5 to 7",
+        formula="⟨(H + λI)⁻¹ mean_t ḡ_q,t, mean_visits g_i⟩ at the last checkpoint, with H by "
+        "Kronecker factors and λ = 0.1 of a layer’s mean eigenvalue",
         draws=Draws.LAST,
         parameter_metric=Curvature(),
     ),
@@ -198,6 +213,7 @@ _RECORDS = (
         estimand="By how much this very training’s visits to the sample lowered the query’s loss, "
         "to first order in the learning rate and under Adam without momentum.",
         source="after Pruthi et al. 2020, eq. 1, and Kingma and Ba 2015, algorithm 1",
+        formula="Σ_checkpoints ⟨mean_t ḡ_q,t/(√v̂ + ε), Σ_visits (η/B) g_i⟩",
         parameter_metric=SecondMoment(),
     ),
     Method(
@@ -206,6 +222,7 @@ _RECORDS = (
         about="The cosine between gradients of the loss, each a mean over timesteps.",
         estimand="Nothing exactly: how alike the query’s and the sample’s pull on the weights are.",
         source="Charpiat et al. 2019, eq. 6",
+        formula="⟨ḡ_q, ḡ_i⟩/(‖ḡ_q‖ ‖ḡ_i‖), with ḡ means over timesteps",
         draws=Draws.AVERAGE,
         metric=UnitNorm(),
         unit_samples=True,
@@ -217,6 +234,9 @@ NAMES = tuple(method.name for method in _RECORDS)
 
 DEFAULT = ("kernel-retrac", "retrac", "tracin")
 """Names of those that people get who do not choose."""
+
+FOR_OUTLIERS = "tracin"
+"""Ranks samples by themselves: its gradients keep the size that betrays an outlier."""
 
 LDS: Mapping[str, float] = {
     "kernel-retrac": 0.76,

@@ -11,7 +11,7 @@ from torch import nn
 
 from retrac.attribution.config import TRAINED, AttributeConfig, ComputeConfig, PlanConfig
 from retrac.attribution.memory import Split
-from retrac.attribution.methods import by_events
+from retrac.attribution.methods import FOR_OUTLIERS, by_events
 from retrac.attribution.parts import Left, Parts, parts_beside
 from retrac.attribution.queries import training_samples
 from retrac.attribution.ranking import Ranked, evenly_spread, ranked
@@ -43,7 +43,7 @@ class SelfInfluence:
     dataset: xr.Dataset
     config: Mapping[str, Any]
 
-    def ranked(self, method: str = "retrac", k: int | None = None) -> list[Ranked]:
+    def ranked(self, method: str = FOR_OUTLIERS, k: int | None = None) -> list[Ranked]:
         """Samples by self-influence, largest first; all of them without k."""
         data = self.dataset
         methods = [str(name) for name in data["method"].values]

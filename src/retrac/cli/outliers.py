@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from retrac.attribution.config import TRAINED, AttributeConfig, ComputeConfig, PlanConfig
-from retrac.attribution.methods import by_events
+from retrac.attribution.methods import FOR_OUTLIERS, by_events
 from retrac.cli.estimate import announced
 from retrac.errors import RetracError
 
@@ -19,7 +19,7 @@ class Outliers:
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
-    method: str = "tracin"
+    method: str = FOR_OUTLIERS
     """Method that ranks; the scores of every method are stored. Normalised gradients have lost the
     size that betrays an outlier."""
     samples: Annotated[int | None, tyro.conf.arg(metavar="N")] = None

@@ -33,7 +33,8 @@ def print_methods() -> None:
         usual = ", one of the usual ones" if method.name in DEFAULT else ""
         console.print(f"[bold]{method.name}[/bold]: {method.title}{usual}")
         tells, source = f"It tells {continued(method.estimand)}", f"From: {method.source}."
-        for line in filter(None, (tells, method.foretold, source)):
+        formula = method.formula and f"Score: {method.formula}."
+        for line in filter(None, (tells, method.foretold, formula, source)):
             console.print(Padding(line, (0, 0, 0, 4)), soft_wrap=False)
 
 

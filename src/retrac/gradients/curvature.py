@@ -18,22 +18,18 @@ of the network's output) is that the losses' targets are drawn around the networ
 predictions, which is up to the caller.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from retrac.gradients import routes
 from retrac.gradients.coverage import CoverageError
 from retrac.gradients.gradient import Factored, Gradient
 from retrac.gradients.layers import layer_of
 from retrac.gradients.layout import Directions, Layout
-from retrac.gradients.tape import per_sample_gradients
-
-Pass = Callable[[], Tensor]
-"""Runs the forward pass on some samples and returns their losses `[B]`."""
 
 DAMPING = 0.1
 """λ in a layer's mean eigenvalues, as in FastGDA (arXiv 2511.10721)."""
@@ -298,27 +294,6 @@ class Eigenvalues:
                 "no eigenbasis that fits"
             )
         return Block(gradient.squares(), gradient.layout)
-
-
-def fit_ekfac(model: nn.Module, first: Iterable[Pass], second: Iterable[Pass]) -> EKFAC:
-    """Fit a network's curvature in two rounds of forward and backward passes.
-
-    Args:
-        model: as for `dots_and_norms`.
-        first: passes for the eigenbases; their losses' targets are drawn by the caller.
-        second: passes for the eigenvalues, of the same or of other samples and draws.
-
-    Raises:
-        CoverageError: some parameter's gradient would be incomplete, or a layer is too wide; it is
-            named.
-    """
-    covariances = Covariances()
-    for per_sample_losses in first:
-        per_sample_gradients(model, per_sample_losses, covariances)
-    eigenvalues = Eigenvalues(covariances.bases())
-    for per_sample_losses in second:
-        per_sample_gradients(model, per_sample_losses, eigenvalues)
-    return eigenvalues.ekfac()
 
 
 def _rotate(matrices: Tensor, outputs: Tensor, inputs: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ class _Use:
 
     @property
     def was_overwritten(self) -> bool:
-        """Whether an argument is no longer what the layer saw."""
+        """Whether an argument is no longer what the layer saw, or was given back."""
         return [tensor._version for tensor in self.tensors] != self.versions
 
     def call_in(self, precision: torch.dtype) -> Call:
@@ -151,7 +151,7 @@ class _Use:
 
     def free(self) -> None:
         """Give the arguments' memory back."""
-        self.call, self.tensors, self.versions = Call((), {}), [], []
+        self.call, self.tensors = Call((), {}), []
 
 
 class LiveTape:

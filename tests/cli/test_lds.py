@@ -130,9 +130,22 @@ def test_what_does_not_fit_is_said(prepared: Path, tmp_path: Path, refusal: Refu
     config.write_text(config.read_text().replace('"queries": "', '"queries": "x'))
     assert "scored for other queries" in refusal(*score)
     (own / "lds" / "losses" / "subset-0000-seed-0.json").unlink()
-    assert "7 subsets: a correlation needs at least 8" in refusal(*score)
+    told = refusal(*score)
+    assert "7 subsets: a correlation needs at least 8; let `retrac lds prepare` go on" in told
     (own / "lds" / "losses" / "subset-0001-seed-0.json").write_text("{}")
     assert "is damaged" in refusal(*score)
+
+
+def test_too_few_subsets_need_a_folder_of_their_own(
+    prepared: Path, tmp_path: Path, retrac: Command, refusal: Refusal
+) -> None:
+    few = ("--queries", "train:1", "--subsets", 1, "--seeds", 1, "--output", tmp_path / "few")
+    assert retrac("lds", "prepare", prepared, *few).code == 0
+    attribution = prepared / "attributions" / "train-2-tracin-retrac"
+    told = refusal(
+        *("lds", "score", prepared, "--attributions", attribution, "--losses", tmp_path / "few")
+    )
+    assert "needs at least 8; prepare 8 --subsets or more in another --output" in told
 
 
 def test_with_too_few_subsets_of_every_seed_the_first_counts(

@@ -265,9 +265,14 @@ def lds_of(retraining: Retraining) -> Lds:
     seeds = there.shape[1] if there.all(1).sum() >= FEWEST else 1
     kept = there[:, :seeds].all(1)
     if kept.sum() < FEWEST:
+        remedy = (
+            "let `retrac lds prepare` go on"
+            if retraining.missing()
+            else f"prepare {FEWEST} --subsets or more in another --output"
+        )
         raise RetracError(
             f"{retraining.path} has the losses of {kept.sum()} subsets: a correlation needs at "
-            f"least {FEWEST}; let `retrac lds prepare` go on"
+            f"least {FEWEST}; {remedy}"
         )
     return Lds(retraining.subsets[kept], losses[kept, :seeds])
 

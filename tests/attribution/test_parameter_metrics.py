@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import retrac
+from retrac.attribution import curvature_estimate, curvatures
 from retrac.attribution.asked import pixels
 from retrac.attribution.attribution import Attribution
 from retrac.attribution.config import AttributeConfig, ComputeConfig, PlanConfig
-from retrac.attribution.curvatures import CURVATURE, curvature, sampled_loss
+from retrac.attribution.curvature_estimate import estimate_curvature
+from retrac.attribution.curvatures import CURVATURE, curvature, curvature_place, sampled_loss
 from retrac.attribution.engine import Engine
 from retrac.attribution.methods import Draws
 from retrac.attribution.parts import Parts
@@ -21,6 +23,7 @@ from retrac.attribution.queries import open_queries
 from retrac.attribution.scorer import Scorer
 from retrac.diffusion.shown import Seen
 from retrac.errors import RetracError
+from retrac.estimate import folder_bytes
 from retrac.gradients import Directions, oracle
 from retrac.training.inputs import training_inputs
 from retrac.training.run import Run
@@ -143,6 +146,26 @@ def test_ekfac_divides_by_the_damped_matrix(run: Run) -> None:
     expected = np.mean([products(turned, rows) for rows in events], 0)
     assert_close(unrounded(run, "ekfac"), expected)
     assert found.groups("ekfac") == 6
+
+
+def test_the_disk_that_a_fit_is_told_to_need_is_what_it_takes(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ahead of the end the first round's sums stand beside the second's and the result."""
+    monkeypatch.setattr(curvature_estimate, "few", lambda passes: False)
+    scorer = Scorer.of(run, AttributeConfig(("ekfac",), (6,), compute=EXACT), Draws.LAST)
+    (replay,) = scorer.replays
+    told = estimate_curvature(scorer)
+    folder, most = curvature_place(scorer, replay).parent, 0
+
+    def saved(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        nonlocal most
+        save_file(tensors, path)
+        most = max(most, folder_bytes(folder))
+
+    monkeypatch.setattr(curvatures, "save_file", saved)
+    curvature(scorer, scorer.model(replay), replay)
+    assert told is not None and told.disk == pytest.approx(most, rel=0.1)
 
 
 def test_curvature_is_the_fisher_information_of_the_output(run: Run) -> None:

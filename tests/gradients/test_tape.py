@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from retrac.gradients import dots_and_norms, grouped_gradients
+from retrac.gradients import CoverageError, dots_and_norms, grouped_gradients
+from retrac.gradients.tape import live_tape
 
 from .agreement import (
     assert_agrees,
@@ -414,3 +415,15 @@ def test_a_refusal_during_backward_leaves_no_gradient_behind():
     model = Net(lambda net, x: F.linear(net.layer(x), net.layer.weight), layer=nn.Linear(4, 4))
     assert_refused(model, random_losses(model, torch.randn(3, 4)), "'layer.weight'")
     assert_untouched(model, {"layer.weight", "layer.bias"})
+
+
+def test_a_live_step_that_goes_backward_twice_is_refused() -> None:
+    """Inputs are given back as soon as they were used: the second pass finds none."""
+    net, found = nn.Linear(3, 2), {}
+    with live_tape(net, found.__setitem__, {"weight", "bias"}) as tape:
+        losses = tape.record(lambda: net(torch.randn(4, 3)).square().sum(1))
+        losses.sum().backward(retain_graph=True)
+        tape.flush()
+        assert found.keys() == {"weight", "bias"}
+        with pytest.raises(CoverageError, match="was overwritten in place"):
+            losses.sum().backward()

@@ -179,6 +179,7 @@ def test_shares_of_a_batch_add_up(values: list[float]) -> None:
     [
         (ONES, ReplayConfig(3), r"no checkpoint after epoch 3: --from-epoch can be 0, 2, 4"),
         (ONES, ReplayConfig(6), "--to-epoch must be after --from-epoch"),
+        (ONES, ReplayConfig(2, 0), "--to-epoch must be after --from-epoch"),
         (ONES, ReplayConfig(2, 9), "--to-epoch must be after --from-epoch and at most 6"),
         (ONES[:5], ReplayConfig(2), "weights must be 24 numbers"),
         (-ONES, ReplayConfig(2), "weights must be 24 numbers of at least 0"),
@@ -192,6 +193,11 @@ def test_what_makes_no_sense_is_refused(
     with pytest.raises(RetracError, match=message):
         replay(tiny_run, counted, window, tmp_path / "replay")
     assert not (tmp_path / "replay").exists()
+
+
+def test_an_unknown_mean_is_refused() -> None:
+    with pytest.raises(RetracError, match="--mean-over"):
+        ReplayConfig(mean_over="median")  # type: ignore[arg-type]
 
 
 def test_a_replay_is_neither_overwritten_nor_trained_on(
@@ -224,6 +230,9 @@ def test_weights_are_read_from_a_file(tiny_run: TrainedRun, tmp_path: Path) -> N
         ("name,weight\na,1\n", "neither a column nor a sample is called 'id'"),
         ("id,weight\ndigits/0000,much\n", "cannot be read as weights"),
         ("id,weight\ndigits/0000\n", "cannot be read as weights"),
+        ("", "names no samples"),
+        ("id,weight\n", "names no samples"),
+        ("id,weight\ndigits/0000,1\ndigits/0000,0\n", "names 'digits/0000' twice"),
         ("id,weight\ndigits/0000,-1\n", "must be numbers from 0 on"),
         ("id,weight\ndigits/0000,nan\n", "must be numbers from 0 on"),
     ],

@@ -184,6 +184,9 @@ class ReplayConfig:
     count as they did; weights: the sum of the batch's weights, as if samples that are left out had
     never been there."""
 
+    def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
+
 
 @dataclass(frozen=True)
 class AdoptConfig(Plain):

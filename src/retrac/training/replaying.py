@@ -96,7 +96,9 @@ def replay(
         output: a run folder of its own.
 
     Returns:
-        A run like any other: it generates, and can be attributed to.
+        A run that generates from the same noises as the other. Methods that add up events give
+        visits what they counted here; those that compare features take all samples alike, also
+        those that were left out.
 
     Raises:
         RetracError: no checkpoint there, weights that make no sense, another run in `output`, no
@@ -132,7 +134,7 @@ def planned(
         RetracError: as `replay` before its first step.
     """
     epochs = [checkpoint.epoch for checkpoint in run.checkpoints]
-    first, last = config.from_epoch, config.to_epoch or epochs[-1]
+    first, last = config.from_epoch, epochs[-1] if config.to_epoch is None else config.to_epoch
     if first not in (0, *epochs):
         raise RetracError(
             f"{run.path} has no checkpoint after epoch {first}: --from-epoch can be "

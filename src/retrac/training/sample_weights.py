@@ -48,14 +48,18 @@ def read_weights(path: Path, dataset: ImageDataset) -> np.ndarray:
     """Weights `[N]` from a CSV file with columns `id` and `weight`; samples not named weigh 1.
 
     Raises:
-        RetracError: it cannot be read, names what is not there, or a weight is no number from 0 on.
+        RetracError: it cannot be read, names no sample, one twice or what is not there, or a weight
+            is no number from 0 on.
     """
     places = {name: place for place, name in enumerate(dataset.ids)}
-    values = np.ones(len(dataset))
+    values, named = np.ones(len(dataset)), set[str]()
     try:
         with path.expanduser().open(encoding="utf-8-sig", newline="") as file:
             for row in csv.DictReader(file):
                 values[places[row["id"]]] = float(row["weight"])
+                if row["id"] in named:
+                    raise RetracError(f"{path} names {row['id']!r} twice: leave one out")
+                named.add(row["id"])
     except KeyError as error:
         raise RetracError(
             f"{path}: neither a column nor a sample is called {error}; it must have the columns id "
@@ -63,6 +67,8 @@ def read_weights(path: Path, dataset: ImageDataset) -> np.ndarray:
         ) from error
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise RetracError(f"{path} cannot be read as weights of samples ({error})") from error
+    if not named:
+        raise RetracError(f"{path} names no samples: it must have the columns id and weight")
     if not (np.isfinite(values) & (values >= 0)).all():
         raise RetracError(f"{path}: weights must be numbers from 0 on")
     return values

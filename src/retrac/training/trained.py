@@ -69,14 +69,14 @@ class TrainedRun(Run):
             RetracError: as `Run.open`, or it was trained elsewhere.
         """
         run = Run.open(path)
-        if "replayed" in run.record:
-            raise RetracError(
-                f"{path} is a replay: this trains again, for which it takes the run itself"
-            )
         if not isinstance(run, TrainedRun):
             raise RetracError(
                 f"{path} was adopted or imported, and how it was trained is not known: this trains "
                 "again, for which it takes a run of `retrac train`"
+            )
+        if type(run) is not TrainedRun:
+            raise RetracError(
+                f"{path} is a replay: this trains again, for which it takes the run itself"
             )
         return run
 

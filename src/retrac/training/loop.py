@@ -281,20 +281,29 @@ class Training:
             recording.save,
         )
 
+    def stand_at(self, folder: Path) -> Point:
+        """Take up the state in a folder.
+
+        Raises:
+            RetracError: a file of it is absent or damaged.
+        """
+        point = load_state(folder, self.network, self.dataset.shape, self.optimizer, self.ema)
+        if point.scaler and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(point.scaler)
+        return point
+
     def _resume(self) -> int:
         folder = latest_state(self.output)
         if folder is None:
             return 0
         try:
-            point = load_state(folder, self.network, self.dataset.shape, self.optimizer, self.ema)
+            point = self.stand_at(folder)
         except RetracError as error:
             raise RetracError(
                 f"{error}; delete {folder} to go on from what was saved before it"
             ) from error
         if folder.parent.name != CHECKPOINTS:
             self.recording.load(folder)
-        if point.scaler and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(point.scaler)
         self.steps = [row for row in read_steps(self.output) if row.step < point.step]
         if len(self.steps) != point.step:
             raise RetracError(

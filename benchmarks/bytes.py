@@ -18,10 +18,10 @@ from benchmarks.leaderboard import Entry, kept
 from retrac.attribution.attribute import attribution_of
 from retrac.attribution.config import AttributeConfig, FeatureConfig
 from retrac.attribution.methods import DEFAULT, method_named
-from retrac.evaluation.interval import Interval
 from retrac.evaluation.lds import Lds
 from retrac.evaluation.shipped import Shipped
 from retrac.files import write_json
+from retrac.interval import Interval
 from retrac.report.canvas import INK, head, legend, save_png
 
 RESULTS = Path(__file__).parent / "results"

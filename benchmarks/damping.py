@@ -28,11 +28,11 @@ from retrac.attribution.engine import Engine
 from retrac.attribution.feature_work import FeatureWork
 from retrac.attribution.methods import method_named, methods
 from retrac.attribution.metrics import NOTHING, DampedKernel, damping_of
-from retrac.evaluation.interval import Interval
 from retrac.evaluation.lds import Lds
 from retrac.evaluation.retraining import Retraining
 from retrac.evaluation.shipped import DEVELOPMENT, Shipped
 from retrac.files import write_json
+from retrac.interval import Interval
 from retrac.report.canvas import INK, head, legend, save_png
 from retrac.training.trained import TrainedRun
 

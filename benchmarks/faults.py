@@ -320,7 +320,7 @@ FAULTS = (
     ),
     Fault(
         "intervals are too narrow by the root of their count",
-        "evaluation/interval.py",
+        "interval.py",
         "math.sqrt((count - 1) * np.var(left_out))",
         "math.sqrt(np.var(left_out))",
         ("evaluation/test_interval.py",),

@@ -24,10 +24,10 @@ from retrac.attribution.engine import Engine
 from retrac.attribution.methods import DEFAULT, by_events, method_named, methods
 from retrac.attribution.scorer import pattern_of
 from retrac.evaluation.baselines import pixel_products
-from retrac.evaluation.interval import Interval
 from retrac.evaluation.lds import Lds
 from retrac.evaluation.shipped import Shipped
 from retrac.files import read_json, write_json
+from retrac.interval import Interval
 from retrac.report.canvas import INK, MARK, head, save_png
 from retrac.training.config import RecordConfig
 from retrac.training.loop import train

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from retrac.evaluation.lds import Lds, spearman
+from retrac.correlation import spearman
+from retrac.evaluation.lds import Lds
 from retrac.evaluation.subsets import random_subsets
 
 SUBSETS = random_subsets(60, 100)

@@ -9,10 +9,10 @@ from retrac.evaluation.answers import Answer, answers
 from retrac.evaluation.baselines import pixel_products, pixel_scores, random_scores, same_scores
 from retrac.evaluation.bias import Bias, usual_norms
 from retrac.evaluation.images import pixel_distance, structural_similarity
-from retrac.evaluation.interval import Interval
 from retrac.evaluation.outliers import Outliers
 from retrac.evaluation.targeting import Targeting
 from retrac.evaluation.tracing import Tracing
+from retrac.interval import Interval
 
 LABELS = ["a"] * 30 + ["b"] * 70
 KIN = np.array([float(label == "a") for label in LABELS])

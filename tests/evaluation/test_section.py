@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from retrac.errors import RetracError
-from retrac.evaluation.interval import Interval
 from retrac.evaluation.section import Section
 from retrac.files import read_json, write_json
+from retrac.interval import Interval
 
 ROWS = {
     "retrac": {"ROC AUC": Interval(0.9, 0.8, 1.0), "rank": Interval(3.0, 2.0, 5.0)},

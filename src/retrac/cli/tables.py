@@ -12,9 +12,9 @@ from retrac.attribution.attribution import FIRST, Attribution
 from retrac.attribution.methods import DEFAULT, methods
 from retrac.attribution.ranking import Ranked
 from retrac.attribution.uncertainty import NO_ERROR
-from retrac.evaluation.interval import Interval
 from retrac.evaluation.lds import Ceiling, Lds
 from retrac.evaluation.section import Section
+from retrac.interval import Interval
 from retrac.report.evaluation import brief, oriented
 from retrac.report.wording import continued, error, exponent, method_name, power, signed, sure
 

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from retrac.errors import RetracError
 from retrac.evaluation.answers import Answer
-from retrac.evaluation.interval import Interval, interval_over, mean_interval
+from retrac.interval import Interval, interval_over, mean_interval
 
 LARGEST = 0.1
 """Of the timesteps, those with the largest gradient norms."""

@@ -36,7 +36,6 @@ from retrac.evaluation.baselines import (
 )
 from retrac.evaluation.bias import Bias, usual_norms
 from retrac.evaluation.config import EvaluationConfig
-from retrac.evaluation.interval import Interval
 from retrac.evaluation.moving import Moving, loudest_moments, moved_scores
 from retrac.evaluation.outliers import Outliers
 from retrac.evaluation.retraining import Retraining, lds_of
@@ -44,6 +43,7 @@ from retrac.evaluation.section import Rows, Section
 from retrac.evaluation.targeting import Targeting
 from retrac.evaluation.tracing import Tracing
 from retrac.fingerprints import digest
+from retrac.interval import Interval
 from retrac.training.run import Run
 from retrac.training.trained import TrainedRun
 

@@ -4,11 +4,12 @@ import numpy as np
 from torch import Tensor
 
 from retrac.attribution.config import ComputeConfig, PlanConfig
+from retrac.attribution.losses import mean_over_draws
 from retrac.attribution.memory import rows_within
 from retrac.attribution.plan import Plan
 from retrac.diffusion.device import choose_device, placed
 from retrac.diffusion.shown import Shown
-from retrac.evaluation.losses import every_sample, mean_over_draws
+from retrac.evaluation.losses import every_sample
 from retrac.gradients import squared_norms
 from retrac.progress import progress
 from retrac.training.run import Run

@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
-from retrac.evaluation.interval import Interval, interval_over
+from retrac.correlation import spearman
+from retrac.interval import Interval, interval_over
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,3 @@ class Lds:
         asked = slice(None) if among is None else among
         sides = self.predictions(method)[:, asked], -self.losses.mean(1)[:, asked]
         return float(spearman(*(side[rows].T for side in sides)).mean())
-
-
-def spearman(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Rank correlation along the last axis; 0 where one side does not vary."""
-    ranks = [rankdata(side, axis=-1) for side in (one, two)]
-    first, second = (rank - rank.mean(-1, keepdims=True) for rank in ranks)
-    product = (first * second).sum(-1)
-    scale = np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
-    return np.divide(product, scale, out=np.zeros_like(product), where=scale > 0)

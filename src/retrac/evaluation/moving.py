@@ -19,7 +19,7 @@ from retrac.attribution.scorer import Scorer
 from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
 from retrac.evaluation.bias import loudest_timestep
-from retrac.evaluation.interval import Interval, mean_interval
+from retrac.interval import Interval, mean_interval
 from retrac.training.run import Run
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from retrac.errors import RetracError
-from retrac.evaluation.interval import Interval, interval_over
+from retrac.interval import Interval, interval_over
 
 
 @dataclass

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from retrac.evaluation.interval import mean_interval
 from retrac.evaluation.section import Rows, Section
+from retrac.interval import mean_interval
 
 RANDOM = "random"
 DISTANCE, SIMILARITY, LOSS = "pixel distance", "SSIM", "loss change, %"

@@ -10,6 +10,7 @@ import numpy as np
 
 from retrac.attribution.asked import Queries
 from retrac.attribution.attribution import Attribution
+from retrac.attribution.losses import mean_losses
 from retrac.attribution.plan import Plan
 from retrac.attribution.queries import GENERATED, generation_steps, regenerated
 from retrac.attribution.ranking import evenly_spread
@@ -23,7 +24,6 @@ from retrac.evaluation.config import RemovalConfig
 from retrac.evaluation.images import pixel_distance, structural_similarity
 from retrac.evaluation.losses import (
     last_losses,
-    mean_losses,
     measuring_plan,
     training_losses,
 )

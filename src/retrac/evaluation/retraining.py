@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from retrac.attribution.asked import Queries
+from retrac.attribution.losses import mean_losses
 from retrac.attribution.plan import Plan
 from retrac.data.dataset import ImageDataset
 from retrac.diffusion.device import choose_device
@@ -16,7 +17,7 @@ from retrac.errors import RetracError
 from retrac.estimate import Estimate, seconds_of
 from retrac.evaluation.config import RetrainingConfig
 from retrac.evaluation.lds import Lds
-from retrac.evaluation.losses import last_losses, mean_losses, measuring_plan
+from retrac.evaluation.losses import last_losses, measuring_plan
 from retrac.evaluation.subsets import random_subsets
 from retrac.files import PARTIAL, read_json, remove, write_json, write_whole
 from retrac.fingerprints import digest

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from retrac.errors import RetracError
-from retrac.evaluation.interval import Interval
+from retrac.interval import Interval
 
 Rows = Mapping[str, Mapping[str, Interval]]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from retrac.errors import RetracError
 from retrac.evaluation.answers import Answer
-from retrac.evaluation.interval import Interval, jackknife, mean_interval
+from retrac.interval import Interval, jackknife, mean_interval
 
 MANY = 0.25
 """Of the queries: a sample that is on the lists of so many is generally influential."""

@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from retrac.errors import RetracError
 from retrac.evaluation.answers import Answer
-from retrac.evaluation.interval import Interval, mean_interval
+from retrac.interval import Interval, mean_interval
 
 SHOWN = 12
 """Groups that are shown one by one, at the most."""

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from retrac.attribution.methods import methods as all_methods
 from retrac.errors import RetracError
-from retrac.evaluation.interval import Interval
 from retrac.evaluation.section import Section
 from retrac.files import read_json, write_json
+from retrac.interval import Interval
 from retrac.report.canvas import INK, head, save_png, svg_uri
 from retrac.report.wording import method_name
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retrac.evaluation.interval import Interval, interval_over, jackknife, mean_interval
+from retrac.interval import Interval, interval_over, jackknife, mean_interval
 
 
 def held(intervals: list[Interval], truth: float) -> float:

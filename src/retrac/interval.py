@@ -2,7 +2,7 @@
 
 Drawing them again (a percentile bootstrap) was tried first: for rank correlations over subsets its
 intervals lie too low, and of few queries they are too narrow. With a jackknife 0.85 to 0.95 of the
-90 % intervals hold the truth (tests/evaluation/test_interval.py and test_lds.py).
+90 % intervals hold the truth (tests/test_interval.py, tests/evaluation/test_lds.py).
 """
 
 import math

@@ -55,11 +55,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained
     return run
 
 
-def at_end(state: State) -> Tensor:
-    """The weights that generate."""
-    return state.average if state.average.numel() else state.weights
-
-
 def measured(window: Window, weights: Tensor, queries: int = 2) -> Tensor:
     """What queries lose, `[Q]`, with weights `[P]`: samples at events of no training."""
     window.layout.write(weights, window.parameters)
@@ -81,22 +76,15 @@ def gone_forward(
 
 def beginning(window: Window, end: State, queries: int = 2) -> Swept:
     """Where the way back begins."""
-    losses = measured(window, at_end(end), queries)
+    losses = measured(window, end.generating, queries)
     upon = torch.stack(
         [
             window.layout.vector(torch.autograd.grad(loss, window.parameters, retain_graph=True))
             for loss in losses
         ]
     )
-    nothing = torch.zeros_like(upon)
-    averaged = end.average.numel() > 0
-    adjoint = Adjoint(
-        nothing.clone() if averaged else upon,
-        upon.new_zeros(queries, *end.moments.shape),
-        upon if averaged else upon.new_zeros(queries, 0),
-    )
     effects = torch.zeros(queries, window.run.size, dtype=torch.float64)
-    return Swept(window.steps.stop, adjoint, effects)
+    return Swept(window.steps.stop, Adjoint.of(upon, end), effects)
 
 
 def derivative(run: TrainedRun, first: int, states: int = 100, rows: int = 100) -> np.ndarray:
@@ -117,7 +105,7 @@ def differences(run: TrainedRun, first: int, samples: list[int]) -> np.ndarray:
             weights = np.ones(SAMPLES)
             weights[sample] += sign * CHANGE
             window, end = gone_forward(run, first, weights)
-            ends.append(measured(window, at_end(end)).detach())
+            ends.append(measured(window, end.generating).detach())
         found.append((ends[0] - ends[1]) / (2 * CHANGE))
     return torch.stack(found, 1).numpy()
 

@@ -7,7 +7,14 @@ import numpy as np
 import xarray as xr
 
 from retrac.attribution.asked import Queries
-from retrac.attribution.attribution import KIND, Attribution, group_of, part_of
+from retrac.attribution.attribution import (
+    KIND,
+    Attribution,
+    group_of,
+    part_of,
+    set_of,
+    variable_of,
+)
 from retrac.attribution.config import (
     TRAINED,
     AttributeConfig,
@@ -47,6 +54,8 @@ def attribute(
     features: FeatureConfig | None = None,
     by_layer: bool = False,
     layer_weights: str | Path | None = None,
+    from_epoch: int | None = None,
+    calibration_sets: int = 20,
     query_seed: int = 0,
     output: str | Path | None = None,
 ) -> Attribution:
@@ -69,6 +78,8 @@ def attribute(
         features: the draws of methods that compare features.
         by_layer: keep what each part of the network adds to the scores, too.
         layer_weights: a file with the weights of the parts (`LayerWeights`).
+        from_epoch: of "unrolled", the checkpoint at which its window begins, by its epoch.
+        calibration_sets: of "unrolled", how many random sets the window is replayed without.
         query_seed: of generated queries.
         output: a folder for the result. Interrupted work is kept beside it and taken up again;
             a result of the same settings that is already there is opened.
@@ -91,6 +102,8 @@ def attribute(
         replay_back=replay_back,
         by_layer=by_layer,
         layer_weights=Path(layer_weights) if layer_weights is not None else None,
+        from_epoch=from_epoch,
+        calibration_sets=calibration_sets,
     )
     if isinstance(queries, str):
         queries = open_queries(run, queries, query_seed, config.compute.device)
@@ -150,6 +163,8 @@ def default_name(
         words.append(f"weights-{named(config.layer_weights.stem)}")
     if config.exact_top:
         words.append(f"exact-{config.exact_top}")
+    if config.from_epoch is not None:
+        words.append(f"from-{config.from_epoch}")
     if until is not None:
         words.append(f"until-{until:g}")
     return "-".join(words)
@@ -176,6 +191,14 @@ def _dataset(engine: Engine, queries: Queries, scores: Scores) -> xr.Dataset:
         if scores.layers
         else {}
     )
+    calibrations = {
+        variable_of(name, method): (
+            (*(("query", set_of(method)) if values.ndim == 2 else ("query",)),),
+            values,
+        )
+        for method, each in scores.calibrations.items()
+        for name, values in vars(each).items()
+    }
     masks = {} if queries.masks is None else {"query_mask": (("query", *image[1:]), queries.masks)}
     visits, weights = ("checkpoint", "sample", "visit"), [replay.total for replay in replays]
     if (found := scores.intervals) is not None:
@@ -198,6 +221,7 @@ def _dataset(engine: Engine, queries: Queries, scores: Scores) -> xr.Dataset:
             **groups,
             **layers,
             **masks,
+            **calibrations,
         },
         coords={
             **({"layer": list(scores.layer_names)} if scores.layers else {}),

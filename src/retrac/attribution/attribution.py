@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from retrac.attribution.calibration import Calibration
 from retrac.attribution.methods import methods
 from retrac.attribution.ranking import Ranked, ranked
 from retrac.attribution.store import open_result, save_result
@@ -39,6 +40,10 @@ class Attribution:
             - `part_METHOD[group_METHOD, query, sample]`: what each of some independent groups of
               draws adds to the scores, where checkpoints do not tell how sure these are: of a
               method that looks at one checkpoint alone, or of a single one (its visits);
+            - `foretold_METHOD`, `replayed_METHOD[query, set_METHOD]`: of methods that look at a
+              window, what queries' losses were to rise by without each of some random sets of
+              samples, and what they rose by; `first_foretold_METHOD[query]` and
+              `first_replayed_METHOD[query]` without each query's own first ten (`Calibration`);
             - `layer_score[method, layer, query, sample]`: what each group of layers adds to the
               scores, where this was wanted (`layer`: its name in the network);
             - `error[method, query, sample]`: standard errors; `freedom`, `halves`, `certain`,
@@ -183,6 +188,14 @@ class Attribution:
         """
         return Attribution(*open_result(Path(path), KIND))
 
+    def calibration(self, method: str) -> Calibration | None:
+        """What a method foretold of replayed windows, and what became of them; None of methods
+        that look at no window, or where none was replayed."""
+        names = [field.name for field in fields(Calibration)]
+        if variable_of(names[0], method) not in self.dataset:
+            return None
+        return Calibration(*(self.dataset[variable_of(name, method)].values for name in names))
+
     def parts(self, method: str) -> np.ndarray:
         """What independent groups of draws add to a method's scores, `[G, Q, N]`."""
         if (name := part_of(method)) in self.dataset:
@@ -211,3 +224,13 @@ def part_of(method: str) -> str:
 def group_of(method: str) -> str:
     """Name of its dimension of groups."""
     return f"group_{method}"
+
+
+def variable_of(name: str, method: str) -> str:
+    """Name of the variable that holds a part of a method's calibration."""
+    return f"{name}_{method}"
+
+
+def set_of(method: str) -> str:
+    """Name of its dimension of random sets."""
+    return f"set_{method}"

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from typing_extensions import Doc
 
-from retrac.attribution.methods import DEFAULT, NAMES, Method, method_named
+from retrac.attribution.methods import DEFAULT, NAMES, Draws, Method, method_named
 from retrac.errors import RetracError, unknown
 from retrac.fingerprints import digest
 
@@ -17,6 +17,9 @@ PLANS = {"fast": (10, 2), "default": (20, 8), "published": (100, 16)}
 
 GRIDS = {"small": (4, 4), "medium": (16, 4), "large": (24, 8)}
 """Timesteps, and noises at each, at which features of samples and queries alike are taken."""
+
+FEWEST_SETS = 20
+"""Random sets without which a window is replayed, at the least."""
 
 BINS = 8
 """Equal parts of the timesteps, by which the events of training are averaged."""
@@ -202,6 +205,12 @@ class AttributeConfig:
     learns weights from."""
     layer_weights: Path | None = field(default=None, kw_only=True)
     """Weigh the parts of the network as this file of `retrac layers` says."""
+    from_epoch: int | None = field(default=None, kw_only=True)
+    """Of unrolled: whole epochs before the checkpoint at which its window of the training begins;
+    0: from the first weights. It ends at the last of --checkpoints."""
+    calibration_sets: int = field(default=20, kw_only=True)
+    """Of unrolled: random sets of a tenth of the samples, without each of which the window is
+    replayed once, to show whether it foretells what happens; at least 20, or 0 for none."""
 
     def __post_init__(self) -> None:
         try:
@@ -239,6 +248,19 @@ class AttributeConfig:
             method_named(method)
         if len(set(self.methods)) != len(self.methods):
             raise RetracError("--methods names a method twice")
+        windows = [each.name for each in self.chosen if each.draws is Draws.WINDOW]
+        if windows and self.from_epoch is None:
+            raise RetracError(
+                f"{windows[0]} looks at a window of the training: say by --from-epoch after how "
+                "many epochs it begins, at a checkpoint"
+            )
+        if self.from_epoch is not None and not windows:
+            raise RetracError("--from-epoch is for --methods unrolled")
+        if 0 < self.calibration_sets < FEWEST_SETS or self.calibration_sets < 0:
+            raise RetracError(
+                f"--calibration-sets must be at least {FEWEST_SETS}, or 0 for none, not "
+                f"{self.calibration_sets}"
+            )
         if self.replay not in ("last", "all") and not (
             self.replay.isdecimal() and int(self.replay) >= 1
         ):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from retrac.attribution.asked import Queries
+from retrac.attribution.calibration import Calibration
 from retrac.attribution.config import AttributeConfig
 from retrac.attribution.exact import Scored, exact_scores
 from retrac.attribution.feature_plan import FeaturePlan, feature_plans
@@ -16,6 +17,7 @@ from retrac.attribution.methods import Draws
 from retrac.attribution.parts import Parts
 from retrac.attribution.scorer import Scorer
 from retrac.attribution.stored_plan import StoredPlan, stored_plans
+from retrac.attribution.unrolled_work import UnrolledPlan
 from retrac.errors import RetracError
 from retrac.fingerprints import digest
 from retrac.store.index import Index
@@ -36,6 +38,7 @@ class Scores:
         intervals: what was found on the way by methods that add up intervals.
         exact: indices of the samples whose scores were not estimated from a store; of an index,
             by methods that add up intervals.
+        calibrations: by method, of those that look at a window that was replayed.
     """
 
     score: np.ndarray
@@ -44,6 +47,7 @@ class Scores:
     layer_names: tuple[str, ...]
     intervals: Scored | None
     exact: np.ndarray
+    calibrations: Mapping[str, Calibration]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +58,15 @@ class Engine:
         scorer: of methods that add up intervals; what all have in common.
         last: of methods that look at the last events alone.
         index: from which they answer; None for exact scores.
-        plans: of the other methods, one for each feature.
+        plans: of methods that compare features, one for each.
+        unrolled: of methods that look at a window.
     """
 
     scorer: Scorer
     last: Scorer
     index: Index | None
     plans: tuple[FeaturePlan | StoredPlan, ...]
+    unrolled: UnrolledPlan | None = None
 
     @staticmethod
     def of(run: Run, config: AttributeConfig) -> "Engine":
@@ -80,7 +86,7 @@ class Engine:
                 f"{', '.join(settled.methods)} adds up: leave it out"
             )
         plans = feature_plans(scorer) if index is None else stored_plans(scorer, index)
-        return Engine(scorer, last, index, plans)
+        return Engine(scorer, last, index, plans, UnrolledPlan.of(scorer))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -96,6 +102,8 @@ class Engine:
             (replay,) = self.last.replays
             names = [method.name for method in self.last.methods]
             features.append({"methods": names, "visits": list(replay.epochs)})
+        if self.unrolled is not None:
+            features.append(self.unrolled.settings)
         if features:
             settings["features"] = features
         if self.index is None:
@@ -160,7 +168,17 @@ class Engine:
                     work.assemble(parts, "layers"),
                     strict=True,
                 )
-        return Scores(score, groups, layers, self._layer_names(), intervals, exact)
+        calibrations = {}
+        if self.unrolled is not None:
+            window = self.unrolled.work(queries)
+            window.do(parts)
+            calibration = window.calibration(parts)
+            for method in window.plan.methods:
+                score[names.index(method.name), -1] = window.assemble(parts)
+                groups[method.name] = window.assemble(parts)[None]
+                if calibration is not None:
+                    calibrations[method.name] = calibration
+        return Scores(score, groups, layers, self._layer_names(), intervals, exact, calibrations)
 
     def _layer_names(self) -> tuple[str, ...]:
         """Of the groups of layers, if their shares are wanted."""

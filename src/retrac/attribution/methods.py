@@ -42,6 +42,9 @@ class Draws(Enum):
     a grid."""
     AVERAGE = "average"
     """Samples and queries alike, at the last checkpoint: one mean over a grid."""
+    WINDOW = "window"
+    """Samples at every step of a window of the training, which is differentiated, and queries at
+    the plan, at its end."""
 
 
 class Feature(NamedTuple):
@@ -226,6 +229,19 @@ _RECORDS = (
         draws=Draws.AVERAGE,
         metric=UnitNorm(),
         unit_samples=True,
+    ),
+    Method(
+        name="unrolled",
+        title="Unrolled",
+        about="The derivative of the query’s loss through a window of this very training: the "
+        "query’s gradient is carried back through every step, optimiser and moving average "
+        "included. Replays of the window without random samples show whether it can be believed.",
+        estimand="By how much the query’s loss would rise at the end of the window, had the sample "
+        "not been in it, to first order, with everything else as it was.",
+        source="Ilyas and Engstrom 2025 (arXiv 2504.16430), section 2",
+        formula="−∂m(θ_T)/∂w_i, with θ_{t+1} = U(θ_t, Σ w_i ∇ℓ_i(θ_t)/B) for every step t of the "
+        "window and m the query’s mean loss over the plan",
+        draws=Draws.WINDOW,
     ),
 )
 

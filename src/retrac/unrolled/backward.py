@@ -45,6 +45,20 @@ class Adjoint(NamedTuple):
     moments: Tensor
     average: Tensor
 
+    @staticmethod
+    def of(upon: Tensor, state: State) -> "Adjoint":
+        """At the end.
+
+        Args:
+            upon: `[Q, P]`, derivatives with respect to the weights that generate.
+            state: at the end.
+        """
+        count, nothing = len(upon), torch.zeros_like(upon)
+        moments = upon.new_zeros(count, *state.moments.shape)
+        if state.average.numel():
+            return Adjoint(nothing, moments, upon.clone())
+        return Adjoint(upon.clone(), moments, upon.new_zeros(count, 0))
+
 
 class Step(NamedTuple):
     """One step of training, as it was taken.

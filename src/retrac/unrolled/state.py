@@ -36,6 +36,11 @@ class State(NamedTuple):
         return State(weights, moments, average, self.updates, self.averaged)
 
     @property
+    def generating(self) -> Tensor:
+        """The weights that generate, `[P]`: the average where one is kept."""
+        return self.average if self.average.numel() else self.weights
+
+    @property
     def nbytes(self) -> int:
         """Of its vectors."""
         return sum(vector.nbytes for vector in self.vectors)

@@ -73,19 +73,23 @@ def least_states(steps: int) -> int:
     return min(steps, *(size + math.ceil(steps / size) for size in range(1, steps + 1)))
 
 
-def forward(window: Window, segments: Segments, until: int) -> Iterator[tuple[int, State]]:
+def forward(
+    window: Window, segments: Segments, until: int, advance: Callable[[], None] = lambda: None
+) -> Iterator[tuple[int, State]]:
     """Take the steps before one, and give the states at which stretches start.
 
     Args:
         window: that stands at its beginning.
         segments: its stretches.
         until: the step before which to stop.
+        advance: called after each step.
     """
     starts = {*segments.starts}
     for step in range(segments.steps.start, until):
         if step in starts:
             yield step, window.state()
         window.take(step)
+        advance()
 
 
 def back(
@@ -111,10 +115,12 @@ def back(
     """
     _, adjoint, effects = reached
     for start in reversed(segments.starts):
-        if start >= reached.step:
+        # Memory may have changed since it was stopped, and stretches with it.
+        ahead = range(start, min(segments.of(start).stop, reached.step))
+        if not ahead:
             continue
-        states = _states(window, segments.of(start), kept.pop(start))
-        for step in reversed(segments.of(start)):
+        states = _states(window, ahead, kept.pop(start))
+        for step in reversed(ahead):
             taken = window.taken(step, states.pop(), rows)
             adjoint, effect = step_back(window.update, window.parameters, taken, adjoint)
             effects[:, torch.from_numpy(window.batch(step))] += effect.to(effects)

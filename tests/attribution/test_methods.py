@@ -138,7 +138,9 @@ def test_what_methods_say_of_their_foresight_is_what_was_measured() -> None:
         assert round(measured[row], 2) == told, name
     assert round(measured["pixels"], 2) == module.LDS_PIXELS
     assert round(board["ceiling"]["of_the_mean"], 2) == module.LDS_BOUND
-    assert {*module.LDS} == {each.name for each in module._RECORDS}
+    # Windows answer for one very run, which models of other seeds are not.
+    others = [each for each in module._RECORDS if each.draws is not Draws.WINDOW]
+    assert {*module.LDS} == {each.name for each in others}
 
 
 def test_every_method_of_features_is_held_against_algebra() -> None:
@@ -388,7 +390,7 @@ def test_records_are_whole() -> None:
     assert [method.name for method in by_events()] == ["retrac", "tracin"]
     groups = by_feature(list(methods().values()))
     assert [[method.name for method in group] for group in groups.values()] == [
-        ["kernel-retrac"], ["retrac", "tracin", "adam"], ["trak", "cosine"], ["d-trak"], ["ekfac"],
+        ["kernel-retrac"], ["retrac", "tracin", "adam"], ["trak", "cosine"], ["d-trak"], ["ekfac"], ["unrolled"],
     ]  # fmt: skip
     with pytest.raises(RetracError, match="unknown method 'dtrak': did you mean 'd-trak'"):
         method_named("dtrak")

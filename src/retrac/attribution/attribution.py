@@ -196,6 +196,13 @@ class Attribution:
             return None
         return Calibration(*(self.dataset[variable_of(name, method)].values for name in names))
 
+    def window(self, method: str) -> tuple[int, int] | None:
+        """Epochs between which lies the window at which a method looked; None where it did not."""
+        for feature in self.config.get("features", ()):
+            if "from_epoch" in feature and method in feature["methods"]:
+                return int(feature["from_epoch"]), int(self.dataset["checkpoint"].values[-1])
+        return None
+
     def parts(self, method: str) -> np.ndarray:
         """What independent groups of draws add to a method's scores, `[G, Q, N]`."""
         if (name := part_of(method)) in self.dataset:

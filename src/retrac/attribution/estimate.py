@@ -31,6 +31,7 @@ from retrac.attribution.scorer import Scorer
 from retrac.attribution.self_influence import SelfInfluence, blocks_of, left, settings_of
 from retrac.attribution.sketched import query_sketches, sample_sketches
 from retrac.attribution.store import open_result, refuse_other
+from retrac.attribution.unrolled_estimate import estimate_unrolled
 from retrac.diffusion.device import choose_device
 from retrac.estimate import Estimate, peak_bytes, scratch, seconds_of
 from retrac.store.bins import TIMESTEPS, bin_columns
@@ -89,6 +90,8 @@ def estimate_attribution(
         found.append(estimate_curvature(engine.last))
         found.append(_exact(without_curvature(engine.last), queries, every, output))
     found.extend(estimate_features(work, there) for work in engine.works(queries))
+    if engine.unrolled is not None:
+        found.append(estimate_unrolled(engine.unrolled.work(queries), there))
     total = together(found)
     return None if total is None else total + Estimate(0, 0, _report(run, queries))
 

@@ -196,7 +196,7 @@ class UnrolledWork:
     def do(self, parts: Parts) -> None:
         """Carry the queries back, and replay the windows; what is there is not done again."""
         window = self.window()
-        if self._name not in parts:
+        if self.name not in parts:
             self._carry_back(window, parts)
         self.bank.replay(self.calibrating(parts))
 
@@ -209,7 +209,7 @@ class UnrolledWork:
 
     def assemble(self, parts: Parts) -> np.ndarray:
         """Scores `[Q, N]`."""
-        return parts.get(self._name)["scores"]
+        return parts.get(self.name)["scores"]
 
     def calibration(self, parts: Parts) -> Calibration | None:
         """What was foretold of windows, and what became of them; None where none were replayed."""
@@ -229,7 +229,8 @@ class UnrolledWork:
         )
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """Of the piece with its scores."""
         plan = self.plan
         return f"window-{plan.from_epoch:04d}-{plan.last.epoch:04d}"
 
@@ -256,7 +257,7 @@ class UnrolledWork:
                 else:
                     advance(2 * len(window.steps))
         scores = [parts.get(name)["scores"] for name in blocks]
-        parts.put(self._name, {"scores": np.concatenate(scores)})
+        parts.put(self.name, {"scores": np.concatenate(scores)})
 
     def _blocks(self, size: int, there: Container[str]) -> dict[str, Queries]:
         """Queries that are carried back together, by the name of their piece; work that was begun
@@ -273,7 +274,7 @@ class UnrolledWork:
         return {self._block(*each): self.queries.take(range(*each)) for each in bounds}
 
     def _block(self, first: int, stop: int) -> str:
-        return f"{self._name}-queries-{first:05d}-to-{stop:05d}"
+        return f"{self.name}-queries-{first:05d}-to-{stop:05d}"
 
     def _carried_back(
         self,

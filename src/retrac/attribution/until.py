@@ -122,10 +122,15 @@ def refuse_untold(engine: Engine) -> None:
 
     Raises:
         RetracError: there is one checkpoint whose events cannot be told apart; or the candidates
-            that are scored exactly would be others in each round.
+            that are scored exactly would be others in each round; or a window is looked at.
     """
     if engine.scorer.config.exact_top:
         raise RetracError("--until does not go with --exact-top: each round would have others")
+    if engine.unrolled is not None:
+        raise RetracError(
+            f"--until does not go with {engine.unrolled.methods[0].name}, which is sure or not by "
+            "its calibration: leave it out"
+        )
     (*others, last) = engine.scorer.replays
     events = engine.scorer.methods and (engine.index is not None or last.checkpoint.epoch == 1)
     draws = any(plan.source.parts < 2 for plan in engine.plans)

@@ -15,6 +15,7 @@ from retrac.attribution.uncertainty import NO_ERROR
 from retrac.evaluation.lds import Ceiling, Lds
 from retrac.evaluation.section import Section
 from retrac.interval import Interval
+from retrac.report.content import gate
 from retrac.report.evaluation import brief, oriented
 from retrac.report.wording import continued, error, exponent, method_name, power, signed, sure
 
@@ -42,6 +43,8 @@ def print_answer(result: Attribution) -> None:
     """Print the first method's lists for the first queries, and how sure each of them is."""
     method, count = result.methods[0], result.dataset.sizes["query"]
     console = Console(soft_wrap=True, highlight=False)
+    for line in gate(result, method):
+        console.print(f"[bold]{line}[/bold]")
     console.print(f"[bold]{method_name(method)}[/bold]{_tells(method)}")
     for query in range(min(QUERIES, count)):
         console.print()
@@ -59,6 +62,8 @@ def print_others(result: Attribution) -> None:
         first = ", ".join(map(_named, entries[:BRIEF]))
         more = f" and {len(entries) - BRIEF} more" if len(entries) > BRIEF else ""
         console.print(f"\n[bold]{method_name(method)}[/bold]{_tells(method)}")
+        for line in gate(result, method):
+            console.print(line)
         console.print(f"query 0: {first}{more}. {_how_sure(result, 0, method)}")
 
 
@@ -204,6 +209,8 @@ def _errors(result: Attribution, query: int, method: str) -> np.ndarray | None:
 
 def _how_sure(result: Attribution, query: int, method: str) -> str:
     """In a sentence, of the first of one list."""
+    if result.window(method) is not None:
+        return ""  # the gate has said it
     if _errors(result, query, method) is None:
         return f"No errors: {NO_ERROR}."
     certain, repeatability = (

@@ -184,6 +184,26 @@ def shown(asked: Sequence[Query], summed: Sequence[Summary]) -> set[int]:
     return listed.union(entry.sample for summary in summed for entry in summary.influential)
 
 
+def gate(attribution: Attribution, method: str) -> tuple[str, ...]:
+    """Say whether a method that looks at a window can be believed; nothing of the others."""
+    window = attribution.window(method)
+    if window is None:
+        return ()
+    calibration = attribution.calibration(method)
+    told = wording.believed(calibration, window)
+    return (told,) if calibration is None else (told, wording.first_ten(calibration))
+
+
+def doubted(attribution: Attribution) -> frozenset[str]:
+    """The methods whose window was not replayed, or not as they foretold."""
+    found = set[str]()
+    for method in attribution.methods:
+        calibration = attribution.calibration(method)
+        if attribution.window(method) and not (calibration and calibration.believed):
+            found.add(method)
+    return frozenset(found)
+
+
 def _ranking(
     attribution: Attribution, query: int, method: str, k: int, sure: Sure | None
 ) -> Ranking:

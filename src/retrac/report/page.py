@@ -82,7 +82,13 @@ def render(attribution: Attribution, k: int, sections: Sequence[Section] = ()) -
         summaries=summed,
         served={s.method: {entry.sample: entry.queries for entry in s.influential} for s in summed},
         sure={method: attribution.groups(method) for method in attribution.sure},
-        unsure=[method for method in names if method not in attribution.sure],
+        unsure=[
+            method
+            for method in names
+            if method not in attribution.sure and attribution.window(method) is None
+        ],
+        gates={method: content.gate(attribution, method) for method in names},
+        doubted=content.doubted(attribution),
         opposed=[method for method in names if attribution.signed(method)],
         unopposed=[method for method in names if not attribution.signed(method)],
         methods=methods(),

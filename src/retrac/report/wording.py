@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from retrac.attribution.calibration import SHARE, Calibration
 from retrac.attribution.methods import methods
+from retrac.interval import Interval
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -49,6 +51,46 @@ def sure(certain: int, repeatability: float, listed: int) -> str:
     }.get(certain, f"{certain} of these {listed} very likely belong here")
     again = {0: "hardly any", listed: "nearly all"}.get(count, f"about {count}")
     return f"{belong}. A repeat with other random draws would show {again} of them again."
+
+
+def believed(calibration: Calibration | None, window: Sequence[int]) -> str:
+    """Say whether a derivative through a window of epochs can be believed, and why."""
+    if calibration is None:
+        return (
+            "Whether this can be believed is not known: the window was not replayed. Leave out "
+            "--calibration-sets 0."
+        )
+    found, slope = calibration.correlation, calibration.slope
+    sets = calibration.replayed.shape[1]
+    seen = (
+        f"epochs {window[0]} to {window[1]} were replayed {sets} times, each without a random "
+        f"{percent(SHARE)} of the samples, and what was foretold of the queries’ losses "
+        f"correlates {within(found)} with what happened"
+    )
+    if calibration.believed:
+        return f"This can be believed: {seen}. A change that is foretold as 1 was {within(slope)}."
+    return (
+        f"NOT TO BE BELIEVED: {seen}. Training is not smooth enough over this window for a "
+        "derivative to say what happens without a sample. A shorter window may help, or a training "
+        "with larger batches or a lower learning rate."
+    )
+
+
+def within(interval: Interval) -> str:
+    """Write a number with its interval."""
+    low, high = (f"{value:.2f}".replace("-", "−") for value in (interval.low, interval.high))
+    return f"{interval.value:.2f}".replace("-", "−") + f" ({low} to {high})"
+
+
+def first_ten(calibration: Calibration) -> str:
+    """Say what became of queries without their own first ten."""
+    foretold, replayed = calibration.first_foretold.mean(), calibration.first_replayed.mean()
+    unit = exponent((foretold, replayed))
+    return (
+        "Replayed without the first ten of its list, a query’s loss rose by "
+        f"{signed(replayed, unit)} · {power(unit)} on average; {signed(foretold, unit)} · "
+        f"{power(unit)} was foretold."
+    )
 
 
 def continued(sentence: str) -> str:

@@ -59,9 +59,9 @@ class Calibration:
         return self.correlation.low > BELIEVED
 
 
-def random_sets(samples: int, count: int) -> list[np.ndarray]:
+def random_sets(samples: int, count: int, share: float = SHARE) -> list[np.ndarray]:
     """Indices of the samples in each of some random sets, rising; always the same ones."""
-    size = max(1, round(SHARE * samples))
+    size = max(1, round(share * samples))
     return [
         np.sort(np.random.default_rng([0, number]).choice(samples, size, replace=False))
         for number in range(count)

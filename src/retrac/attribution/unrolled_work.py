@@ -195,9 +195,7 @@ class UnrolledWork:
 
     def do(self, parts: Parts) -> None:
         """Carry the queries back, and replay the windows; what is there is not done again."""
-        window = self.window()
-        if self.name not in parts:
-            self._carry_back(window, parts)
+        self.carry_back(parts)
         self.bank.replay(self.calibrating(parts))
 
     def calibrating(self, parts: Parts) -> list[np.ndarray]:
@@ -218,9 +216,9 @@ class UnrolledWork:
         scores = self.assemble(parts).astype(float)
         first = self._first(scores)
         window = self.window()
-        none = self._losses(window, np.array([], int))
-        random = [self._losses(window, each) - none for each in self.sets]
-        without = np.array([self._losses(window, each) - none for each in first])  # [Q, Q]
+        none = self.losses(window, np.array([], int))
+        random = [self.losses(window, each) - none for each in self.sets]
+        without = np.array([self.losses(window, each) - none for each in first])  # [Q, Q]
         return Calibration(
             np.stack([scores[:, each].sum(1) for each in self.sets], 1),
             np.stack(random, 1),
@@ -237,15 +235,24 @@ class UnrolledWork:
     def _first(self, scores: np.ndarray) -> Sequence[np.ndarray]:
         return list(np.argsort(-scores, 1, kind="stable")[:, :FIRST])
 
-    def _losses(self, window: Window, removed: np.ndarray) -> np.ndarray:
-        """What queries lose at the end without some samples, `[Q]`."""
+    def losses(self, window: Window, removed: np.ndarray) -> np.ndarray:
+        """What queries lose at the end without some samples, `[Q]`.
+
+        Args:
+            window: whose network is to run.
+            removed: indices of the samples; the window was replayed without them.
+        """
         weights = self.bank.weights(removed).to(window.parameters[0])
         window.layout.write(weights, window.parameters)
         plan = self.plan.scorer.plan.at(self.plan.last.epoch)
         asked = self.queries.asked(self.plan.run, plan)
         return mean_losses(window.network, self.plan.run.objective, plan, asked, MOST_ROWS)
 
-    def _carry_back(self, window: Window, parts: Parts) -> None:
+    def carry_back(self, parts: Parts) -> None:
+        """Score by the derivative; what is there is not done again."""
+        if self.name in parts:
+            return
+        window = self.window()
         share = self.share(window)
         blocks = self._blocks(share.queries, parts.names)
         with progress("unroll", 2 * len(window.steps) * len(blocks), "steps") as advance:

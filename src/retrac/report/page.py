@@ -87,6 +87,7 @@ def render(attribution: Attribution, k: int, sections: Sequence[Section] = ()) -
             for method in names
             if method not in attribution.sure and attribution.window(method) is None
         ],
+        lead=names[0],
         gates={method: content.gate(attribution, method) for method in names},
         doubted=content.doubted(attribution),
         opposed=[method for method in names if attribution.signed(method)],

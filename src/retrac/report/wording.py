@@ -68,7 +68,7 @@ def believed(calibration: Calibration | None, window: Sequence[int]) -> str:
         f"correlates {within(found)} with what happened"
     )
     if calibration.believed:
-        return f"This can be believed: {seen}. A change that is foretold as 1 was {within(slope)}."
+        return f"This can be believed: {seen}, {within(slope)} times as large as foretold."
     return (
         f"NOT TO BE BELIEVED: {seen}. Training is not smooth enough over this window for a "
         "derivative to say what happens without a sample. A shorter window may help, or a training "

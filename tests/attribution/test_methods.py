@@ -390,7 +390,8 @@ def test_records_are_whole() -> None:
     assert [method.name for method in by_events()] == ["retrac", "tracin"]
     groups = by_feature(list(methods().values()))
     assert [[method.name for method in group] for group in groups.values()] == [
-        ["kernel-retrac"], ["retrac", "tracin", "adam"], ["trak", "cosine"], ["d-trak"], ["ekfac"], ["unrolled"],
+        ["kernel-retrac"], ["retrac", "tracin", "adam"], ["trak", "cosine"], ["d-trak"], ["ekfac"],
+        ["unrolled"],
     ]  # fmt: skip
     with pytest.raises(RetracError, match="unknown method 'dtrak': did you mean 'd-trak'"):
         method_named("dtrak")

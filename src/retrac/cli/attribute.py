@@ -33,9 +33,10 @@ class Attribute:
     def __call__(self) -> None:
         """Attribute, print what the methods say, and report."""
         from retrac.attribution.attribute import attribution_of, default_name
+        from retrac.attribution.engine import Engine
         from retrac.attribution.estimate import estimate_attribution
         from retrac.attribution.queries import open_queries, stand_in, to_generate
-        from retrac.attribution.until import Until, attribute_until, rounds_beside
+        from retrac.attribution.until import Until, attribute_until, refuse_untold, rounds_beside
         from retrac.cli.tables import print_answer, print_events, print_others, print_reached
         from retrac.report.page import write_report
         from retrac.training.run import Run
@@ -49,6 +50,7 @@ class Attribute:
         first = path if until is None or path.exists() else rounds_beside(path) / "0000"
         measure = partial(estimate_attribution, run, like, config, first, generated)
         if until is not None:
+            refuse_untold(Engine.of(run, config))
             print(f"rounds for {until.minutes:g} min at the most; of the first:", file=sys.stderr)
         if not announced(measure, path, self.dry_run):
             return

@@ -68,8 +68,8 @@ def believed(calibration: Calibration | None, window: Sequence[int]) -> str:
         f"correlates {within(found)} with what happened"
     )
     if calibration.believed:
-        return f"This can be believed: {seen}; changes were {within(slope)} times as large as foretold."
-
+        size = f"changes were {within(slope)} times as large as foretold"
+        return f"This can be believed: {seen}; {size}."
     return (
         f"NOT TO BE BELIEVED: {seen}. Training is not smooth enough over this window for a "
         "derivative to say what happens without a sample. A shorter window may help, or a training "

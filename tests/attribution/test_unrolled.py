@@ -9,7 +9,8 @@ from retrac.attribution import unrolled_work
 from retrac.attribution.attribute import attribute
 from retrac.attribution.attribution import Attribution
 from retrac.attribution.calibration import Calibration, random_sets
-from retrac.attribution.config import AttributeConfig, ComputeConfig, PlanConfig
+from retrac.attribution.config import AttributeConfig, ComputeConfig, PlanConfig, parse_bytes
+from retrac.attribution.engine import Engine
 from retrac.attribution.losses import mean_losses
 from retrac.attribution.plan import Plan
 from retrac.attribution.queries import open_queries
@@ -22,7 +23,6 @@ from retrac.training.trained import TrainedRun
 from tiny import tiny
 
 PLAN = PlanConfig(plan_timesteps=3, plan_noises=2)
-LAST = "window-0004-0006"
 
 
 def unrolled(run: Run, queries: str = "train:3", **settings: object) -> Attribution:
@@ -38,7 +38,7 @@ def scores(tiny_run: TrainedRun) -> np.ndarray:
 def test_it_foretells_what_a_replay_without_a_sample_loses(
     tiny_run: TrainedRun, scores: np.ndarray, tmp_path: Path
 ) -> None:
-    """A hundredth of its weight less, through the replay of the command line."""
+    """A 32nd of its weight less, through the replay of the command line."""
     queries = open_queries(tiny_run, "train:3")
     plan = Plan.of(PLAN, tiny_run.timesteps).at(6)
 
@@ -58,7 +58,7 @@ def test_blocks_of_queries_and_scarce_memory_do_not_change_it(
     tiny_run: TrainedRun, scores: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scarce = unrolled_work.Share(queries=2, states=5, rows=3)
-    monkeypatch.setattr(unrolled_work.UnrolledWork, "share", lambda self, window: scarce)
+    monkeypatch.setattr(unrolled_work.UnrolledWork, "share", lambda self, window, begun=0: scarce)
     found = unrolled(tiny_run).scores_of("unrolled").values
     assert np.allclose(found, scores, rtol=1e-3, atol=1e-4 * np.abs(scores).max())
 
@@ -77,7 +77,7 @@ def test_stopped_after_any_piece_it_goes_on_to_the_same_scores(
     piece: int, own_run: Path, scores: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scarce = unrolled_work.Share(queries=2, states=5, rows=100)
-    monkeypatch.setattr(unrolled_work.UnrolledWork, "share", lambda self, window: scarce)
+    monkeypatch.setattr(unrolled_work.UnrolledWork, "share", lambda self, window, begun=0: scarce)
     run, put, count = Run.open(own_run), unrolled_work.Parts.put, iter(range(100))
 
     def stopping(parts: object, name: str, arrays: object) -> None:
@@ -165,9 +165,66 @@ def test_what_cannot_be_is_refused(
         unrolled(tiny_run, **settings)
 
 
-def test_a_window_without_the_method_is_refused() -> None:
+def test_settings_of_a_window_without_the_method_are_refused() -> None:
     with pytest.raises(RetracError, match="--from-epoch is for"):
         AttributeConfig(methods=("tracin",), from_epoch=2)
+    with pytest.raises(RetracError, match="--calibration-sets is for"):
+        AttributeConfig(methods=("tracin",), calibration_sets=30)
+
+
+def test_a_replay_is_no_training_to_look_back_through(tiny_run: TrainedRun, tmp_path: Path) -> None:
+    replayed = replay(tiny_run, np.ones(24), ReplayConfig(4), tmp_path / "replayed")
+    with pytest.raises(RetracError, match="runs of `retrac train` alone"):
+        unrolled(replayed)
+
+
+def test_it_stands_beside_other_methods(tiny_run: TrainedRun, scores: np.ndarray) -> None:
+    both = attribute(
+        tiny_run,
+        "train:3",
+        ["tracin", "unrolled"],
+        plan=PLAN,
+        from_epoch=4,
+        calibration_sets=0,
+    )
+    found = both.scores_of("unrolled").values
+    assert np.allclose(found, scores, rtol=1e-3, atol=1e-4 * np.abs(scores).max())
+    alone = attribute(tiny_run, "train:3", ["tracin"], plan=PLAN)
+    assert np.allclose(both.scores_of("tracin"), alone.scores_of("tracin"), rtol=1e-5)
+    assert both.calibration("unrolled") is None and both.window("tracin") is None
+    assert both.window("unrolled") == (4, 6)
+
+
+@pytest.mark.parametrize("budget", ["300MB", "1GB"])
+def test_memory_is_shared_out_within_the_budget(budget: str, tiny_run: TrainedRun) -> None:
+    queries = open_queries(tiny_run, "train:3")
+    config = AttributeConfig(
+        methods=("unrolled",), from_epoch=2, compute=ComputeConfig(memory_budget=budget)
+    )
+    plan = Engine.of(tiny_run, config).unrolled
+    assert plan is not None
+    work = plan.work(queries)
+    share = work.share(work.window())
+    state = work.window().state().nbytes
+    assert 1 <= share.queries <= 3 and 1 <= share.rows <= 10
+    assert share.states >= 5
+    assert share.states * state < parse_bytes(budget)
+
+
+def test_a_bank_of_another_training_or_a_damaged_one_is_refused(own_run: Path) -> None:
+    run = Run.open(own_run)
+    unrolled(run, calibration_sets=20)
+    bank = own_run / "replays" / "epoch-0004-0006"
+    damaged = next(bank.glob("*.safetensors"))
+    kept = damaged.read_bytes()
+    damaged.write_bytes(kept[:100])
+    with pytest.raises(RetracError, match=r"is damaged .* delete it and run again"):
+        unrolled(run, calibration_sets=20)
+    damaged.write_bytes(kept)
+    design = bank / "design.json"
+    design.write_text(design.read_text().replace(run.identity, "another"))
+    with pytest.raises(RetracError, match="of another training"):
+        unrolled(run, calibration_sets=20)
 
 
 def test_weights_that_a_window_does_not_lead_to_are_refused(own_run: Path) -> None:

@@ -119,12 +119,14 @@ def test_it_is_the_derivative(name: str, trained: Callable[[str], TrainedRun]) -
     assert error < 1e-5
 
 
-@pytest.mark.parametrize("states", [100, 5])
-@pytest.mark.parametrize("rows", [100, 3])
+@pytest.mark.parametrize(
+    ("name", "states", "rows"),
+    [("adam", 100, 3), ("adam", 5, 100), ("adam", 5, 3), ("momentum", 5, 3), ("no-average", 5, 3)],
+)
 def test_neither_stretches_nor_pieces_change_it(
-    states: int, rows: int, trained: Callable[[str], TrainedRun]
+    name: str, states: int, rows: int, trained: Callable[[str], TrainedRun]
 ) -> None:
-    run = trained("adam")
+    run = trained(name)
     expected = derivative(run, 0)
     # Adam's first steps make much of the last digits.
     assert np.allclose(derivative(run, 0, states, rows), expected, rtol=1e-6, atol=1e-9)

@@ -16,6 +16,7 @@ from retrac.attribution.attribution import (
     variable_of,
 )
 from retrac.attribution.config import (
+    CALIBRATION_SETS,
     TRAINED,
     AttributeConfig,
     ComputeConfig,
@@ -55,7 +56,7 @@ def attribute(
     by_layer: bool = False,
     layer_weights: str | Path | None = None,
     from_epoch: int | None = None,
-    calibration_sets: int = 20,
+    calibration_sets: int = CALIBRATION_SETS,
     query_seed: int = 0,
     output: str | Path | None = None,
 ) -> Attribution:
@@ -165,6 +166,8 @@ def default_name(
         words.append(f"exact-{config.exact_top}")
     if config.from_epoch is not None:
         words.append(f"from-{config.from_epoch}")
+    if config.calibration_sets != CALIBRATION_SETS:
+        words.append(f"sets-{config.calibration_sets}")
     if until is not None:
         words.append(f"until-{until:g}")
     return "-".join(words)

@@ -12,7 +12,7 @@ from retrac.attribution.ahead import ahead
 from retrac.attribution.config import AttributeConfig, FeatureConfig, IndexConfig
 from retrac.attribution.feature_plan import VISITS, FeaturePlan
 from retrac.attribution.indexed import INDEX
-from retrac.attribution.methods import Draws, methods, weight_named
+from retrac.attribution.methods import Draws, method_named, methods, weight_named
 from retrac.attribution.parts import Left
 from retrac.attribution.replay import Replay
 from retrac.attribution.sample_features import ComputedFeatures
@@ -79,6 +79,12 @@ class IndexWork:
             RetracError: the run has an index of other settings, a method cannot be indexed, or a
                 checkpoint or the device is not there.
         """
+        for method in map(method_named, config.methods):
+            if method.parameter_metric or method.draws.value not in (INTERVALS, TIMESTEPS):
+                raise RetracError(
+                    f"{method.name} needs more of the samples than an index holds: leave it out of "
+                    "--methods"
+                )
         whole = AttributeConfig(
             methods=config.methods,
             checkpoints=config.checkpoints,
@@ -87,12 +93,6 @@ class IndexWork:
             compute=config.compute,
             features=FeatureConfig(config.draws, config.outputs),
         )
-        for method in whole.chosen:
-            if method.parameter_metric or method.draws.value not in (INTERVALS, TIMESTEPS):
-                raise RetracError(
-                    f"{method.name} needs more of the samples than an index holds: leave it out of "
-                    "--methods"
-                )
         work = IndexWork(Scorer.of(run, whole), config)
         work.earlier()
         return work

@@ -18,8 +18,8 @@ PLANS = {"fast": (10, 2), "default": (20, 8), "published": (100, 16)}
 GRIDS = {"small": (4, 4), "medium": (16, 4), "large": (24, 8)}
 """Timesteps, and noises at each, at which features of samples and queries alike are taken."""
 
-FEWEST_SETS = 20
-"""Random sets without which a window is replayed, at the least."""
+CALIBRATION_SETS = 20
+"""Random sets without which a window is replayed; no fewer are enough."""
 
 BINS = 8
 """Equal parts of the timesteps, by which the events of training are averaged."""
@@ -208,7 +208,7 @@ class AttributeConfig:
     from_epoch: int | None = field(default=None, kw_only=True)
     """Of unrolled: whole epochs before the checkpoint at which its window of the training begins;
     0: from the first weights. It ends at the last of --checkpoints."""
-    calibration_sets: int = field(default=20, kw_only=True)
+    calibration_sets: int = field(default=CALIBRATION_SETS, kw_only=True)
     """Of unrolled: random sets of a tenth of the samples, without each of which the window is
     replayed once, to show whether it foretells what happens; at least 20, or 0 for none."""
 
@@ -256,9 +256,11 @@ class AttributeConfig:
             )
         if self.from_epoch is not None and not windows:
             raise RetracError("--from-epoch is for --methods unrolled")
-        if 0 < self.calibration_sets < FEWEST_SETS or self.calibration_sets < 0:
+        if self.calibration_sets != CALIBRATION_SETS and not windows:
+            raise RetracError("--calibration-sets is for --methods unrolled")
+        if 0 < self.calibration_sets < CALIBRATION_SETS or self.calibration_sets < 0:
             raise RetracError(
-                f"--calibration-sets must be at least {FEWEST_SETS}, or 0 for none, not "
+                f"--calibration-sets must be at least {CALIBRATION_SETS}, or 0 for none, not "
                 f"{self.calibration_sets}"
             )
         if self.replay not in ("last", "all") and not (

@@ -19,10 +19,12 @@ from retrac.attribution.memory import MOST_ROWS, budget_of
 from retrac.attribution.methods import Draws, Method
 from retrac.attribution.parts import Parts
 from retrac.attribution.scorer import Scorer
+from retrac.diffusion.device import choose_device, exact_convolutions
 from retrac.diffusion.shown import Shown
 from retrac.errors import RetracError
 from retrac.gradients.memory import activation_bytes, model_bytes
 from retrac.progress import progress
+from retrac.training.loop import make_accelerator
 from retrac.training.run import Checkpoint
 from retrac.training.trained import TrainedRun
 from retrac.unrolled import (
@@ -121,6 +123,14 @@ class UnrolledPlan:
                 f"{run.path} was trained in fp16, whose scaler skips steps: {name} is for "
                 "trainings in float32 or bf16"
             )
+        device = make_accelerator(run.config).device.type
+        if choose_device(config.compute.device).type != device:
+            raise RetracError(
+                f"{name} takes the steps of the training where it would train, on {device}: use "
+                f"--device {device}"
+            )
+        if config.calibration_sets:
+            ReplayBank(run, first, last.epoch).refuse_other()
         return UnrolledPlan(scorer, methods, run, first, last)
 
     @property
@@ -165,21 +175,26 @@ class UnrolledWork:
         precision = plan.scorer.config.compute.precision
         return Window(plan.run, plan.from_epoch, plan.last.epoch, precision)
 
-    def share(self, window: Window) -> Share:
+    def share(self, window: Window, begun: int = 0) -> Share:
         """Divide the memory budget.
+
+        Args:
+            window: of the work.
+            begun: queries in a block of work that was begun; 0 where none was.
 
         Raises:
             RetracError: it cannot hold one query, one sample and the states of a way back.
         """
         run, state = self.plan.run, window.state()
         config = self.plan.scorer.config.compute
-        wide = window.parameters[0].element_size() / state.weights.element_size()
-        budget = budget_of(config, window.device) - 4 * model_bytes(window.network)
+        # Two networks, and of the training its state and gradients, each a second time on the way.
+        fixed = 4 * model_bytes(window.network) + 2 * state.nbytes
+        budget = budget_of(config, window.device) - fixed
         with sdpa_kernel(SDPBackend.MATH):
             row = TWICE * activation_bytes(
                 window.network, lambda: run.objective.losses(window.network, *self._probe(window))
             )
-        query = int(HELD * wide * state.nbytes)
+        query = HELD * state.nbytes
         least = least_states(len(window.steps)) * state.nbytes + query + row
         if budget < least:
             raise RetracError(
@@ -188,9 +203,9 @@ class UnrolledWork:
                 "MB are left; raise --memory-budget, or take a shorter window"
             )
         spare = budget - least
-        queries = max(1, min(len(self.queries), 1 + spare // 3 // query))
+        queries = begun or max(1, min(len(self.queries), 1 + spare // 3 // query))
         rows = max(1, min(MOST_ROWS, run.config.batch_size, 1 + spare // 3 // row))
-        left = spare - (queries - 1) * query - (rows - 1) * row
+        left = max(0, spare - (queries - 1) * query - (rows - 1) * row)
         return Share(queries, least_states(len(window.steps)) + left // state.nbytes, rows)
 
     def do(self, parts: Parts) -> None:
@@ -217,13 +232,20 @@ class UnrolledWork:
         first = self._first(scores)
         window = self.window()
         none = self.losses(window, np.array([], int))
-        random = [self.losses(window, each) - none for each in self.sets]
-        without = np.array([self.losses(window, each) - none for each in first])  # [Q, Q]
+        random, without = [], []
+        with progress("measure", len(self.sets) + len(first), "replays") as advance:
+            for each in self.sets:
+                random.append(self.losses(window, each) - none)
+                advance()
+            for query, each in enumerate(first):
+                (loss,) = self.losses(window, each, self.queries.take([query]))
+                without.append(loss - none[query])
+                advance()
         return Calibration(
             np.stack([scores[:, each].sum(1) for each in self.sets], 1),
             np.stack(random, 1),
             np.array([row[each].sum() for row, each in zip(scores, first, strict=True)]),
-            np.diagonal(without),
+            np.array(without),
         )
 
     @property
@@ -235,48 +257,62 @@ class UnrolledWork:
     def _first(self, scores: np.ndarray) -> Sequence[np.ndarray]:
         return list(np.argsort(-scores, 1, kind="stable")[:, :FIRST])
 
-    def losses(self, window: Window, removed: np.ndarray) -> np.ndarray:
+    def losses(
+        self, window: Window, removed: np.ndarray, queries: Queries | None = None
+    ) -> np.ndarray:
         """What queries lose at the end without some samples, `[Q]`.
 
         Args:
             window: whose network is to run.
             removed: indices of the samples; the window was replayed without them.
+            queries: Q of them; all by default.
         """
         weights = self.bank.weights(removed).to(window.parameters[0])
         window.layout.write(weights, window.parameters)
-        plan = self.plan.scorer.plan.at(self.plan.last.epoch)
-        asked = self.queries.asked(self.plan.run, plan)
-        return mean_losses(window.network, self.plan.run.objective, plan, asked, MOST_ROWS)
+        return self.measured(window, self.queries if queries is None else queries)
+
+    def measured(self, window: Window, queries: Queries) -> np.ndarray:
+        """What some queries lose with a window's network as it is, `[Q]`."""
+        run, plan = self.plan.run, self.plan.scorer.plan.at(self.plan.last.epoch)
+        with exact_convolutions():
+            return mean_losses(
+                window.network, run.objective, plan, queries.asked(run, plan), run.config.batch_size
+            )
 
     def carry_back(self, parts: Parts) -> None:
         """Score by the derivative; what is there is not done again."""
         if self.name in parts:
             return
-        window = self.window()
-        share = self.share(window)
-        blocks = self._blocks(share.queries, parts.names)
-        with progress("unroll", 2 * len(window.steps) * len(blocks), "steps") as advance:
+        share = self.share(self.window(), self._begun(parts.names))
+        blocks = self._blocks(share.queries)
+        each = 2 * self.steps
+        with progress("unroll", each * len(blocks), "steps") as advance:
             for name, queries in blocks.items():
                 if name not in parts:
                     effects = self._carried_back(name, queries, share, parts, advance)
                     parts.put(name, {"scores": -effects})
                     parts.drop(_reached(name))
                 else:
-                    advance(2 * len(window.steps))
+                    advance(each)
         scores = [parts.get(name)["scores"] for name in blocks]
         parts.put(self.name, {"scores": np.concatenate(scores)})
 
-    def _blocks(self, size: int, there: Container[str]) -> dict[str, Queries]:
-        """Queries that are carried back together, by the name of their piece; work that was begun
-        goes on in blocks of the same size."""
+    @property
+    def steps(self) -> int:
+        """In the window."""
+        return (self.plan.last.epoch - self.plan.from_epoch) * self.plan.run.steps_per_epoch
+
+    def _begun(self, there: Container[str]) -> int:
+        """Queries in a block of work that was begun, which goes on in such blocks; 0 without."""
+        for last in range(len(self.queries), 0, -1):
+            name = self._block(0, last)
+            if name in there or _reached(name) in there:
+                return last
+        return 0
+
+    def _blocks(self, size: int) -> dict[str, Queries]:
+        """Queries that are carried back together, by the name of their piece."""
         count = len(self.queries)
-        begun = [
-            last
-            for last in range(1, count + 1)
-            for name in (self._block(0, last),)
-            if name in there or _reached(name) in there
-        ]
-        size = max(begun, default=size)
         bounds = [(at, min(at + size, count)) for at in range(0, count, size)]
         return {self._block(*each): self.queries.take(range(*each)) for each in bounds}
 
@@ -298,32 +334,32 @@ class UnrolledWork:
         """
         window = self.window()
         segments = Segments.within(window.steps, share.states)
-        there = _read(_reached(name), parts)
+        there = _read(_reached(name), parts, window.device)
         until = window.steps.stop if there is None else there.step
         kept = dict(forward(window, segments, until, advance))
         advance(2 * (window.steps.stop - until))
-        swept = self._start(window, queries, share.rows) if there is None else there
+        swept = there or self._start(window, queries, share.rows, kept[window.steps.start])
         for reached in back(window, segments, kept, swept, share.rows, advance):
             swept = reached
-            if reached.step > window.steps.start:
-                parts.put(_reached(name), _arrays(reached))
-        effects = swept.effects.numpy()
-        for query, finite in zip(queries.ids, np.isfinite(effects).all(1), strict=True):
-            if not finite:
-                raise RetracError(
-                    f"the derivative of {query} is not finite: the training is not smooth in this "
-                    "window; take a shorter one"
-                )
-        return effects
+            finite = torch.stack([each.flatten(1).isfinite().all(1) for each in swept.adjoint])
+            for query, sound in zip(queries.ids, finite.all(0).tolist(), strict=True):
+                if not sound:
+                    raise RetracError(
+                        f"the derivative of {query} is not finite: the training is not smooth in "
+                        "this window; take a shorter one"
+                    )
+            if swept.step > window.steps.start:
+                parts.put(_reached(name), _arrays(swept))
+        return swept.effects.numpy()
 
-    def _start(self, window: Window, queries: Queries, rows: int) -> Swept:
+    def _start(self, window: Window, queries: Queries, rows: int, begin: State) -> Swept:
         """Where the way back begins, at the end of the window.
 
         Raises:
             RetracError: that is not where the training came to.
         """
         end = window.state()
-        self._refuse_other_end(window, end)
+        self._refuse_other_end(window, begin, end)
         window.layout.write(end.generating, window.parameters)
         upon = torch.stack(
             [self._gradient(window, queries.take([q]), rows) for q in range(len(queries))]
@@ -331,11 +367,11 @@ class UnrolledWork:
         effects = torch.zeros(len(queries), self.plan.run.size, dtype=torch.float64)
         return Swept(window.steps.stop, Adjoint.of(upon, end), effects)
 
-    def _refuse_other_end(self, window: Window, end: State) -> None:
+    def _refuse_other_end(self, window: Window, begin: State, end: State) -> None:
         load = self.plan.last.load(self.plan.run.shape)
         there = window.layout.vector([p.detach() for p in load.parameters()]).to(end.weights)
-        begun = self.window().state().weights
-        apart = float((end.weights - there).norm() / (there - begun).norm().clamp(min=1e-30))
+        way = (there - begin.weights).norm().clamp(min=1e-30)
+        apart = float((end.weights - there).norm() / way)
         if not apart <= APART:
             raise RetracError(
                 f"the steps of epochs {self.plan.from_epoch} to {self.plan.last.epoch} do not lead "
@@ -350,8 +386,9 @@ class UnrolledWork:
         objective = self.plan.run.objective
         draws = 0
         for shown in self._draws(query, rows):
-            losses = objective.losses(window.network, *shown.on(window.device))
-            found += window.layout.vector(torch.autograd.grad(losses.sum(), window.parameters))
+            with exact_convolutions():
+                losses = objective.losses(window.network, *shown.on(window.device))
+                found += window.layout.vector(torch.autograd.grad(losses.sum(), window.parameters))
             draws += shown.size
         return found / draws
 
@@ -378,9 +415,9 @@ def _arrays(reached: Swept) -> dict[str, np.ndarray]:
     return {**adjoint, "step": np.array(reached.step), "effects": reached.effects.numpy()}
 
 
-def _read(name: str, parts: Parts) -> Swept | None:
+def _read(name: str, parts: Parts, device: torch.device) -> Swept | None:
     if name not in parts:
         return None
     found = parts.get(name)
-    adjoint = Adjoint(*(torch.from_numpy(found[each]) for each in Adjoint._fields))
+    adjoint = Adjoint(*(torch.from_numpy(found[each]).to(device) for each in Adjoint._fields))
     return Swept(int(found["step"]), adjoint, torch.from_numpy(found["effects"]))

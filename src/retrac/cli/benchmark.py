@@ -15,7 +15,7 @@ from retrac.attribution.config import (
     MethodNames,
     PlanConfig,
 )
-from retrac.attribution.methods import DEFAULT
+from retrac.attribution.methods import DEFAULT, Draws, method_named
 from retrac.cli.estimate import announced
 from retrac.errors import RetracError
 
@@ -95,6 +95,12 @@ class Benchmark:
         """How our own methods score; None where none of them is asked for."""
         if not self.method:
             return None
+        for method in map(method_named, self.method):
+            if method.draws is Draws.WINDOW:
+                raise RetracError(
+                    f"{method.name} answers for one very run, which models of other seeds are not: "
+                    "leave it out of --method"
+                )
         return AttributeConfig(
             self.method,
             self.checkpoints,

@@ -1,5 +1,7 @@
 """Where to compute."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,6 +26,17 @@ def choose_device(name: str = "auto") -> torch.device:
     if not there[name]:
         raise RetracError(f"there is no {name} device here; use --device auto")
     return torch.device(name)
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Without tf32, in which cuDNN convolves float32 unless told otherwise."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def placed(network: Any, device: torch.device, precision: str) -> Any:

@@ -195,11 +195,11 @@ def gate(attribution: Attribution, method: str) -> tuple[str, ...]:
 
 
 def doubted(attribution: Attribution) -> frozenset[str]:
-    """The methods whose window was not replayed, or not as they foretold."""
+    """The methods whose window was replayed and went otherwise than they foretold."""
     found = set[str]()
     for method in attribution.methods:
         calibration = attribution.calibration(method)
-        if attribution.window(method) and not (calibration and calibration.believed):
+        if calibration is not None and not calibration.believed:
             found.add(method)
     return frozenset(found)
 

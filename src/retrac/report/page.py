@@ -90,6 +90,11 @@ def render(attribution: Attribution, k: int, sections: Sequence[Section] = ()) -
         lead=names[0],
         gates={method: content.gate(attribution, method) for method in names},
         doubted=content.doubted(attribution),
+        unknown=[
+            method
+            for method in names
+            if attribution.window(method) and attribution.calibration(method) is None
+        ],
         opposed=[method for method in names if attribution.signed(method)],
         unopposed=[method for method in names if not attribution.signed(method)],
         methods=methods(),

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from retrac.diffusion.device import choose_device
 from retrac.errors import RetracError
 from retrac.files import PARTIAL, read_json, write_json, write_whole
 from retrac.fingerprints import digest
@@ -49,11 +51,13 @@ class ReplayBank:
     def design(self) -> dict[str, Any]:
         """What decides the weights, as JSON values."""
         window = [self.from_epoch, self.to_epoch]
-        return {"trained": self.run.identity, "window": window}
+        versions = {"torch": torch.__version__, "device": choose_device().type}
+        return {"trained": self.run.identity, "window": window, **versions}
 
     def missing(self, sets: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Those of some sets of samples that were not replayed yet."""
-        return [each for each in sets if not self._file(each).is_file()]
+        """Those of some sets of samples that were not replayed yet, each of them once."""
+        files = {self._file(each): each for each in sets}
+        return [each for file, each in files.items() if not file.is_file()]
 
     def replay(self, sets: Sequence[np.ndarray]) -> None:
         """Replay the window without each of some sets of samples, given by their indices.
@@ -64,10 +68,11 @@ class ReplayBank:
             RetracError: the folder holds another training's, no space is left, or a loss is not
                 finite.
         """
+        self.refuse_other()
         missing = self.missing(sets)
         if not missing:
             return
-        self._begin()
+        write_json(self.path / DESIGN, self.design)
         steps = (self.to_epoch - self.from_epoch) * self.run.steps_per_epoch
         with progress("replay", len(missing) * steps, "steps") as advance:
             for number, removed in enumerate(missing, start=1):
@@ -97,17 +102,19 @@ class ReplayBank:
     def _file(self, removed: np.ndarray) -> Path:
         return self.path / f"without-{digest(np.sort(removed).astype(np.int64))}.safetensors"
 
-    def _begin(self) -> None:
-        """Write the design, unless it is there.
+    def refuse_other(self) -> None:
+        """Refuse a folder that holds something else.
 
         Raises:
-            RetracError: the folder holds something else.
+            RetracError: it does.
         """
         path = self.path / DESIGN
         if path.is_file():
             if read_json(path) != self.design:
-                raise RetracError(f"{self.path} is of another training: delete the folder")
+                raise RetracError(
+                    f"{self.path} is of another training, version of torch or device: delete the "
+                    "folder, to replay again"
+                )
             return
         if self.path.exists() and any(each.suffix != PARTIAL for each in self.path.iterdir()):
             raise RetracError(f"{self.path} holds something else: move it away")
-        write_json(path, self.design)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from retrac.diffusion.device import exact_convolutions
 from retrac.errors import RetracError
 from retrac.unrolled.backward import Adjoint, step_back
 from retrac.unrolled.state import State
@@ -55,7 +56,8 @@ class Segments:
                 return Segments(steps, size)
         raise RetracError(
             f"a window of {count} steps needs {least_states(count)} states of its training in "
-            f"memory, and there is room for {states}: give more --memory, or a shorter window"
+            f"memory, and there is room for {states}: raise --memory-budget, or take a "
+            "shorter window"
         )
 
     @property
@@ -122,7 +124,8 @@ def back(
         states = _states(window, ahead, kept.pop(start))
         for step in reversed(ahead):
             taken = window.taken(step, states.pop(), rows)
-            adjoint, effect = step_back(window.update, window.parameters, taken, adjoint)
+            with exact_convolutions():
+                adjoint, effect = step_back(window.update, window.parameters, taken, adjoint)
             effects[:, torch.from_numpy(window.batch(step))] += effect.to(effects)
             advance()
         yield Swept(start, adjoint, effects)

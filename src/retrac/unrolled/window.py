@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrac.diffusion.device import placed
 from retrac.training.config import TrainConfig
 from retrac.training.loop import Training, first_weights, make_accelerator
 from retrac.training.recording import NoRecording
@@ -44,6 +43,9 @@ class Window:
         parameters: its trainable ones, in the order of the states' vectors.
         layout: of these vectors.
         update: what a step does with its gradient.
+
+    Raises:
+        RetracError: the checkpoint is damaged, or the dataset has changed.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Window:
         self._training = _training(run, from_epoch, precision, self.weights)
         self._trained = [p for p in self._training.network.parameters() if p.requires_grad]
         device = self._training.accelerator.device
-        self.network: nn.Module = placed(first_weights(run.config, run.shape), device, precision)
+        # Not `placed`, which turns tf32 off, with which training may have convolved.
+        network = first_weights(run.config, run.shape)
+        self.network: nn.Module = nn.Module.to(network, device, getattr(torch, precision))
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.layout = Layout.of(self.parameters)
         ema = self._training.ema
@@ -157,7 +161,7 @@ def _training(run: TrainedRun, epoch: int, precision: str, weights: SampleWeight
     accelerator = make_accelerator(config)
     network = first_weights(config, run.shape)
     if precision == "float64":
-        network = placed(network, torch.device("cpu"), precision)
+        network = nn.Module.to(network, torch.float64)
     training = Training(
         config, run.path, accelerator, run.dataset, run.ledger, network, NoRecording(), weights
     )

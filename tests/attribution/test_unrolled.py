@@ -1,6 +1,8 @@
 """Unrolled: scores by the derivative through a window, and whether they can be believed."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -209,6 +211,25 @@ def test_memory_is_shared_out_within_the_budget(budget: str, tiny_run: TrainedRu
     assert 1 <= share.queries <= 3 and 1 <= share.rows <= 10
     assert share.states >= 5
     assert share.states * state < parse_bytes(budget)
+
+
+@pytest.mark.parametrize("part", ["adjoint", "effects"])
+def test_what_is_not_finite_is_refused_and_not_kept(
+    part: str, own_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = unrolled_work.back
+
+    def spoilt(*arguments: Any) -> Iterator[Any]:
+        for reached in back(*arguments):
+            (reached.adjoint.weights if part == "adjoint" else reached.effects)[1, 0] = np.nan
+            yield reached
+
+    scarce = unrolled_work.Share(queries=3, states=5, rows=100)
+    monkeypatch.setattr(unrolled_work.UnrolledWork, "share", lambda self, window, begun=0: scarce)
+    monkeypatch.setattr(unrolled_work, "back", spoilt)
+    with pytest.raises(RetracError, match=r"derivative of digits/.* is not finite"):
+        unrolled(Run.open(own_run), output=own_run / "result")
+    assert not list((own_run / "result.parts").glob("*.npz"))
 
 
 def test_a_bank_of_another_training_or_a_damaged_one_is_refused(own_run: Path) -> None:

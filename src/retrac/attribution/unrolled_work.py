@@ -341,7 +341,8 @@ class UnrolledWork:
         swept = there or self._start(window, queries, share.rows, kept[window.steps.start])
         for reached in back(window, segments, kept, swept, share.rows, advance):
             swept = reached
-            finite = torch.stack([each.flatten(1).isfinite().all(1) for each in swept.adjoint])
+            numbers = (*swept.adjoint, swept.effects)
+            finite = torch.stack([each.flatten(1).isfinite().all(1).cpu() for each in numbers])
             for query, sound in zip(queries.ids, finite.all(0).tolist(), strict=True):
                 if not sound:
                     raise RetracError(
